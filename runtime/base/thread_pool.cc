@@ -1,0 +1,115 @@
+#include "runtime/base/thread_pool.h"
+
+#include <algorithm>
+#include <atomic>
+#include <deque>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+
+namespace ferry {
+
+struct ThreadPool::Rep {
+  absl::Mutex mu;
+  std::deque<std::function<void()>> queue ABSL_GUARDED_BY(mu);
+  bool stop ABSL_GUARDED_BY(mu) = false;
+  std::vector<std::thread> workers;
+
+  bool Ready() const ABSL_SHARED_LOCKS_REQUIRED(mu) { return stop || !queue.empty(); }
+
+  void Loop() {
+    for (;;) {
+      std::function<void()> fn;
+      {
+        absl::MutexLock lock(&mu);
+        mu.Await(absl::Condition(this, &Rep::Ready));
+        if (queue.empty()) return;
+        fn = std::move(queue.front());
+        queue.pop_front();
+      }
+      fn();
+    }
+  }
+};
+
+ThreadPool::ThreadPool(int threads)
+    : threads_(threads > 0 ? threads
+                           : std::max(1, static_cast<int>(std::thread::hardware_concurrency()))),
+      rep_(std::make_unique<Rep>()) {
+  for (int i = 1; i < threads_; ++i) rep_->workers.emplace_back([this] { rep_->Loop(); });
+}
+
+ThreadPool::~ThreadPool() {
+  {
+    absl::MutexLock lock(&rep_->mu);
+    rep_->stop = true;
+  }
+  for (std::thread& t : rep_->workers) t.join();
+}
+
+void ThreadPool::Schedule(std::function<void()> fn) {
+  if (threads_ == 1) return fn();
+  absl::MutexLock lock(&rep_->mu);
+  rep_->queue.push_back(std::move(fn));
+}
+
+namespace {
+
+// One ParallelFor under way. Shared with the workers by reference count, because a worker may
+// look for a block after the last one was taken and the caller has returned.
+struct Loop {
+  Loop(int64_t total, int64_t grain, absl::FunctionRef<void(int64_t, int64_t)> fn)
+      : total(total), grain(grain), fn(fn), left((total + grain - 1) / grain) {}
+
+  // Takes blocks until none is left.
+  void Work() {
+    for (;;) {
+      const int64_t begin = next.fetch_add(grain, std::memory_order_relaxed);
+      if (begin >= total) return;
+      fn(begin, std::min(total, begin + grain));
+      if (left.fetch_sub(1, std::memory_order_acq_rel) == 1) {
+        absl::MutexLock lock(&mu);
+        done = true;
+      }
+    }
+  }
+
+  const int64_t total, grain;
+  const absl::FunctionRef<void(int64_t, int64_t)> fn;
+  std::atomic<int64_t> next{0};
+  std::atomic<int64_t> left;
+  absl::Mutex mu;
+  bool done ABSL_GUARDED_BY(mu) = false;
+};
+
+}  // namespace
+
+void ThreadPool::ParallelFor(int64_t total, int64_t grain,
+                             absl::FunctionRef<void(int64_t, int64_t)> fn) {
+  if (total <= 0) return;
+  if (total <= grain) return fn(0, total);
+  if (threads_ == 1) {
+    for (int64_t begin = 0; begin < total; begin += grain) fn(begin, std::min(total, begin + grain));
+    return;
+  }
+  auto loop = std::make_shared<Loop>(total, grain, fn);
+  const int64_t blocks = (total + grain - 1) / grain;
+  const int64_t helpers = std::min<int64_t>(threads_ - 1, blocks - 1);
+  for (int64_t i = 0; i < helpers; ++i) Schedule([loop] { loop->Work(); });
+  loop->Work();
+  // The last block may still be with a worker for a moment: spinning that long is cheaper than a
+  // sleep and a wake-up.
+  for (int spin = 0; spin < 2000; ++spin) {
+    if (loop->left.load(std::memory_order_acquire) == 0) return;
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+  }
+  absl::MutexLock lock(&loop->mu);
+  loop->mu.Await(absl::Condition(&loop->done));
+}
+
+}  // namespace ferry

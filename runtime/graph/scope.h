@@ -1,0 +1,107 @@
+// Scope: where new nodes go (a graph) and how they are named, placed and ordered. Copies are
+// cheap; With… calls return a child and leave the original as it was. All children of one root
+// share a status: the first error stays, later ops are no-ops, and one check at the end suffices.
+//
+//   Graph graph;
+//   Scope root(&graph);
+//   Scope hidden = root.NewSubScope("hidden1");
+//   Output y = ops::Relu(hidden, ops::BiasAdd(hidden, ops::MatMul(hidden, x, w), b));
+//   FERRY_RETURN_IF_ERROR(root.status());
+#ifndef FERRY_RUNTIME_GRAPH_SCOPE_H_
+#define FERRY_RUNTIME_GRAPH_SCOPE_H_
+
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "runtime/graph/graph.h"
+
+namespace ferry {
+
+class Scope {
+ public:
+  explicit Scope(Graph* graph);  // The root: no prefix.
+
+  Graph* graph() const { return graph_; }
+  absl::Status status() const { return shared_->status; }
+  bool ok() const { return shared_->status.ok(); }
+  // Keeps the first error. `status` may be OK.
+  void UpdateStatus(const absl::Status& status) const;
+
+  // A child whose nodes are named "<prefix>/<name>/…"; the name is made unique
+  // (hidden, hidden_1, …), as tf.name_scope does.
+  Scope NewSubScope(const std::string& name) const;
+  // Goes back into a scope by its full name, not made unique ("" is the root): tf.name_scope("x/").
+  Scope WithPrefix(const std::string& full_prefix) const;
+  // The next op made directly with the child is called that (made unique), not after its op.
+  Scope WithOpName(const std::string& name) const;
+  Scope WithControlDependencies(const std::vector<Node*>& nodes) const;  // Besides those it has.
+  Scope WithNoControlDependencies() const;
+  Scope WithDevice(const std::string& device) const;
+  Scope ColocateWith(Node* node) const;  // Attribute _class = ["loc:@name"].
+  Scope ClearColocation() const;
+
+  const std::string& prefix() const { return prefix_; }
+  // The unique full name for an op: `default_name` unless WithOpName was given.
+  std::string UniqueOpName(const std::string& default_name) const;
+
+  const std::vector<Node*>& control_dependencies() const { return control_; }
+  const std::string& device() const { return device_; }
+  const std::vector<std::string>& colocation() const { return colocation_; }
+
+ private:
+  struct Shared {
+    absl::Status status;
+  };
+  Graph* graph_;
+  std::shared_ptr<Shared> shared_;
+  std::string prefix_, op_name_, device_;
+  std::vector<Node*> control_;
+  std::vector<std::string> colocation_;
+};
+
+// Makes one node. Type attributes and list lengths are inferred from the inputs.
+//
+//   Node* n = NodeBuilder(scope, "MatMul").Input(a).Input(b).Attr("transpose_a", true).Build();
+class NodeBuilder {
+ public:
+  NodeBuilder(const Scope& scope, std::string op) : scope_(scope), op_(std::move(op)) {}
+  NodeBuilder& Input(const Output& input) {
+    args_.push_back({input});
+    return *this;
+  }
+  NodeBuilder& Input(const std::vector<Output>& list) {  // For "N * T" and list(type) arguments.
+    args_.push_back(list);
+    return *this;
+  }
+  template <typename T>
+  NodeBuilder& Attr(const std::string& name, const T& value) {
+    attrs_[name] = MakeAttr(value);
+    return *this;
+  }
+  NodeBuilder& AttrValue(const std::string& name, proto::AttrValue value) {
+    attrs_[name] = std::move(value);
+    return *this;
+  }
+  // Null after an error, which the scope's status holds. An input that comes from a failed op (a
+  // null node) makes it fail quietly.
+  Node* Build();
+  // Output 0 of Build(), or an empty Output after an error.
+  Output BuildOutput() {
+    Node* n = Build();
+    return n ? Output(n, 0) : Output();
+  }
+
+ private:
+  Scope scope_;
+  std::string op_;
+  std::vector<std::vector<Output>> args_;
+  AttrMap attrs_;
+};
+
+}  // namespace ferry
+
+#endif  // FERRY_RUNTIME_GRAPH_SCOPE_H_

@@ -1,0 +1,70 @@
+#include "runtime/op/variable.h"
+
+#include <algorithm>
+
+#include "runtime/base/status.h"
+
+namespace ferry {
+
+absl::StatusOr<Tensor*> Variable::TensorForOverwrite(const TensorShape& shape) {
+  Tensor* now = current_.load(std::memory_order_relaxed);
+  if (now->initialized() && now->shape() == shape) {
+    if (UpdateHook* h = hook_.load(std::memory_order_acquire)) h->BeforeUpdate(this);
+    return now;
+  }
+  absl::StatusOr<Tensor> fresh = Tensor::Allocate(dtype_, shape);
+  if (!fresh.ok()) return Annotate(fresh.status(), absl::StrCat("variable '", name_, "'"));
+  pending_ = std::make_unique<Tensor>(*std::move(fresh));
+  return pending_.get();
+}
+
+void Variable::Publish() {
+  if (!pending_) return;
+  if (UpdateHook* h = hook_.load(std::memory_order_acquire)) h->BeforeUpdate(this);
+  owned_.push_back(std::move(pending_));
+  current_.store(owned_.back().get(), std::memory_order_release);
+}
+
+void Variable::SwapContents(Tensor* contents) {
+  absl::MutexLock lock(&mu_);
+  if (UpdateHook* h = hook_.load(std::memory_order_acquire)) h->BeforeUpdate(this);
+  std::swap(*current_.load(std::memory_order_relaxed), *contents);
+  // No Run holds a reference now: tensors of former shapes can go.
+  Tensor* now = current_.load(std::memory_order_relaxed);
+  owned_.erase(std::remove_if(owned_.begin(), owned_.end(),
+                              [now](const std::unique_ptr<Tensor>& t) { return t.get() != now; }),
+               owned_.end());
+}
+
+absl::StatusOr<Variable*> VariableStore::LookupOrCreate(const std::string& name, DType dtype,
+                                                        const PartialShape& shape) {
+  absl::MutexLock lock(&mu_);
+  std::unique_ptr<Variable>& v = variables_[name];
+  if (!v) {
+    v = std::make_unique<Variable>(name, dtype, shape);
+  } else if (v->dtype() != dtype || !v->declared_shape().CompatibleWith(shape)) {
+    return InvalidArgument("variable '", name, "' exists as ", DTypeName(v->dtype()), " ",
+                           v->declared_shape().DebugString(), "; a node asks for it as ",
+                           DTypeName(dtype), " ", shape.DebugString());
+  }
+  return v.get();
+}
+
+Variable* VariableStore::Find(const std::string& name) const {
+  absl::MutexLock lock(&mu_);
+  auto it = variables_.find(name);
+  return it == variables_.end() ? nullptr : it->second.get();
+}
+
+std::vector<Variable*> VariableStore::All() const {
+  std::vector<Variable*> all;
+  {
+    absl::MutexLock lock(&mu_);
+    for (const auto& [name, v] : variables_) all.push_back(v.get());
+  }
+  std::sort(all.begin(), all.end(),
+            [](const Variable* a, const Variable* b) { return a->name() < b->name(); });
+  return all;
+}
+
+}  // namespace ferry

@@ -1,0 +1,113 @@
+// Variable: state that outlives a Run, and VariableStore: the variables of a session with the
+// gate that orders runs and snapshots.
+//
+//   Run: gate shared ── ReadLock ── steps … Variable::Update(…) … ── released
+//   Snapshot, restore: gate exclusive, for no longer than marking the variables (or swapping
+//   their contents)
+#ifndef FERRY_RUNTIME_OP_VARIABLE_H_
+#define FERRY_RUNTIME_OP_VARIABLE_H_
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "runtime/op/partial_shape.h"
+#include "runtime/tensor/tensor.h"
+
+namespace ferry {
+
+class Variable;
+
+// Told before a marked variable's bytes change. Called with the variable's mutex held, from the
+// updating thread; when it returns, the old bytes are no longer needed. Unmarks by itself
+// (Variable::set_update_hook(nullptr)) when it needs no more calls.
+class UpdateHook {
+ public:
+  virtual ~UpdateHook() = default;
+  virtual void BeforeUpdate(Variable* variable) = 0;
+};
+
+// Thread-safe. Readers don't lock: as in TensorFlow, a read that no edge orders against a write of
+// another concurrent Run may see old or new elements.
+class Variable {
+ public:
+  Variable(std::string name, DType dtype, PartialShape shape)
+      : name_(std::move(name)), dtype_(dtype), shape_(std::move(shape)) {}
+  Variable(const Variable&) = delete;
+  Variable& operator=(const Variable&) = delete;
+
+  const std::string& name() const { return name_; }
+  DType dtype() const { return dtype_; }
+  const PartialShape& declared_shape() const { return shape_; }
+
+  bool initialized() const { return current_.load(std::memory_order_acquire)->initialized(); }
+  // The contents. The reference stays valid while the caller holds the gate (a Run does). The
+  // address of the data changes only when an Assign without validate_shape changes the shape.
+  const Tensor& tensor() const { return *current_.load(std::memory_order_acquire); }
+
+  // What kernels that write hold meanwhile.
+  absl::Mutex& mu() ABSL_LOCK_RETURNED(mu_) { return mu_; }
+
+  // The contents for changing in place: tells the hook first. REQUIRES: initialized().
+  Tensor* MutableTensor() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    if (UpdateHook* h = hook_.load(std::memory_order_acquire)) h->BeforeUpdate(this);
+    return current_.load(std::memory_order_relaxed);
+  }
+  // Memory for contents of `shape`, all of which the caller overwrites: the present one when the
+  // shape is the same, fresh memory otherwise. An uninitialised variable stays so until
+  // Publish().
+  absl::StatusOr<Tensor*> TensorForOverwrite(const TensorShape& shape)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Makes what TensorForOverwrite gave the contents.
+  void Publish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // Exchanges the contents with `*contents` (an uninitialised tensor makes the variable
+  // uninitialised). REQUIRES: the store's gate is held exclusively; tells the hook first.
+  void SwapContents(Tensor* contents) ABSL_LOCKS_EXCLUDED(mu_);
+
+  void set_update_hook(UpdateHook* hook) { hook_.store(hook, std::memory_order_release); }
+  UpdateHook* update_hook() const { return hook_.load(std::memory_order_acquire); }
+
+ private:
+  friend class VariableStore;
+
+  const std::string name_;
+  const DType dtype_;
+  const PartialShape shape_;
+  absl::Mutex mu_;
+  // Points into owned_; a shape change appends there, since another Run may still read the old
+  // one. The store drops old ones when it holds the gate exclusively.
+  std::atomic<Tensor*> current_{&first_};
+  Tensor first_;
+  std::vector<std::unique_ptr<Tensor>> owned_ ABSL_GUARDED_BY(mu_);
+  std::unique_ptr<Tensor> pending_ ABSL_GUARDED_BY(mu_);
+  std::atomic<UpdateHook*> hook_{nullptr};
+};
+
+// The variables of a session, by name. Variables live as long as the store. Thread-safe.
+class VariableStore {
+ public:
+  // The variable of that name, made if there is none. InvalidArgument when one exists with another
+  // dtype, or with a shape that can't be the same.
+  absl::StatusOr<Variable*> LookupOrCreate(const std::string& name, DType dtype,
+                                           const PartialShape& shape);
+  Variable* Find(const std::string& name) const;  // Null if there is none.
+  std::vector<Variable*> All() const;             // By name.
+
+  // Shared: a Run that touches variables. Exclusive: a snapshot's cut, a restore's swap.
+  absl::Mutex& gate() ABSL_LOCK_RETURNED(gate_) { return gate_; }
+
+ private:
+  mutable absl::Mutex mu_;
+  absl::flat_hash_map<std::string, std::unique_ptr<Variable>> variables_ ABSL_GUARDED_BY(mu_);
+  absl::Mutex gate_;
+};
+
+}  // namespace ferry
+
+#endif  // FERRY_RUNTIME_OP_VARIABLE_H_

@@ -1,0 +1,98 @@
+// Session: runs a graph.
+//
+//   Session session(&graph);
+//   std::vector<Tensor> out;
+//   FERRY_RETURN_IF_ERROR(session.Run({{"x", batch}}, {"loss:0"}, {"train_op"}, &out));
+//
+// A Run's signature (the names fed, fetched and run) selects a cached plan: the nodes needed, in a
+// fixed order, with memory assigned. MakeCallable looks the plan up once.
+#ifndef FERRY_RUNTIME_SESSION_SESSION_H_
+#define FERRY_RUNTIME_SESSION_SESSION_H_
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "runtime/graph/graph.h"
+#include "runtime/op/variable.h"
+#include "runtime/tensor/tensor.h"
+
+namespace ferry {
+
+class FileSystem;
+class Plan;
+
+struct SessionOptions {
+  int threads = 0;  // Of the pool, the calling thread included; 0: the machine's cores.
+  FileSystem* file_system = nullptr;  // Null: FileSystem::Posix(). Must outlive the session.
+};
+
+struct RunOptions {
+  // DeadlineExceeded when the run takes longer; checked between steps.
+  absl::Duration timeout = absl::InfiniteDuration();
+};
+
+struct CallableOptions {
+  std::vector<std::string> feeds;    // "name:0" or "name".
+  std::vector<std::string> fetches;  // Likewise.
+  std::vector<std::string> targets;  // Node names.
+};
+
+// Thread-safe, except that nodes may not be added to the graph while a Run makes a new plan.
+class Session {
+ public:
+  // `graph` must outlive the session.
+  explicit Session(Graph* graph, const SessionOptions& options = {});
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  // A prepared Run. Thread-safe; several threads may Run it at once. Must not outlive the session.
+  class Callable {
+   public:
+    // `feeds` in the order of CallableOptions. Fetched tensors are the caller's to keep; passing
+    // the vector of the last call again saves allocations: a tensor of the right dtype and shape
+    // that nobody else shares is written over.
+    absl::Status Run(absl::Span<const Tensor> feeds, std::vector<Tensor>* fetches,
+                     const RunOptions& options = {}) const;
+
+   private:
+    friend class Session;
+    std::shared_ptr<Plan> plan_;
+    Session* session_ = nullptr;
+  };
+
+  // Errors name the node: NotFound for a name that isn't in the graph; InvalidArgument for a
+  // placeholder without a feed, a fed value of the wrong dtype or shape, a cycle, a fetch of
+  // a target-only name; FailedPrecondition "Attempting to use uninitialized value v";
+  // Unimplemented for nodes without a kernel; what kernels return, with "node 'n' (Op)" in front.
+  absl::Status Run(const std::vector<std::pair<std::string, Tensor>>& feeds,
+                   const std::vector<std::string>& fetches,
+                   const std::vector<std::string>& targets, std::vector<Tensor>* outputs,
+                   const RunOptions& options = {});
+  // The same by graph elements.
+  absl::Status Run(const std::vector<std::pair<Output, Tensor>>& feeds,
+                   const std::vector<Output>& fetches, const std::vector<Node*>& targets,
+                   std::vector<Tensor>* outputs, const RunOptions& options = {});
+
+  absl::StatusOr<Callable> MakeCallable(const CallableOptions& options);
+
+  Graph* graph() const;
+  VariableStore* variables() const;
+  FileSystem* file_system() const;
+  int threads() const;
+
+ private:
+  friend class Callable;
+  struct Rep;
+  std::unique_ptr<Rep> rep_;
+};
+
+}  // namespace ferry
+
+#endif  // FERRY_RUNTIME_SESSION_SESSION_H_
