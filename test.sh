@@ -1,0 +1,7 @@
+#!/bin/bash
+# Runs all tests, and does all set-up for them. Options: ./test.sh --help
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+export FERRY_TEST_START=$EPOCHSECONDS
+tools/setup.sh --tests
+exec python3 tools/run_tests.py "$@"
