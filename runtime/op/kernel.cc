@@ -72,6 +72,7 @@ absl::StatusOr<Tensor*> KernelContext::AllocateOutputSlow(int i, const TensorSha
     if (!t.ok()) return t.status();
     Unbind(s);
     s->tensor = *std::move(t);
+    run_->borrowed = true;
     return &s->tensor;
   }
   const size_t size = ElementSize(dtype);
@@ -124,9 +125,16 @@ absl::StatusOr<Tensor*> KernelContext::AllocateOutputSlow(int i, const TensorSha
 void KernelContext::ForwardInput(int in, int out, const TensorShape& shape) {
   const Slot* from = inputs_[in];
   Slot* to = &outputs_[out];
+  // A variable's contents under the same shape go on as the variable itself: no reference to its
+  // memory stays behind in the run's state.
+  if (from->variable && from->variable->tensor().shape() == shape) {
+    to->variable = from->variable;
+    return;
+  }
   to->variable = nullptr;
   const Tensor& t = from->variable ? from->variable->tensor() : from->tensor;
   Register* reg = from->variable ? nullptr : from->reg;
+  if (!reg) run_->borrowed = true;
   if (to->reg == reg && to->tensor.buffer().get() == t.buffer().get() &&
       to->tensor.dtype() == t.dtype()) {
     to->tensor.set_shape(shape);
@@ -143,6 +151,7 @@ void KernelContext::ForwardInput(int in, int out, const TensorShape& shape) {
 void KernelContext::SetOutput(int i, const Tensor& t) {
   Slot* s = &outputs_[i];
   s->variable = nullptr;
+  run_->borrowed = true;
   if (!s->reg && s->tensor.SharesBufferWith(t) && s->tensor.shape() == t.shape() &&
       s->tensor.dtype() == t.dtype()) {
     return;

@@ -106,6 +106,8 @@ struct RunContext {
   FileSystem* fs = nullptr;
   absl::Time deadline = absl::InfiniteFuture();
   int64_t step_id = 0;
+  // Some output holds memory that isn't a register's; it is let go when the Run ends.
+  bool borrowed = false;
 };
 
 // ---------------------------------------------------------------------------------------------

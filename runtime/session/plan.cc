@@ -1,0 +1,639 @@
+#include "runtime/session/plan.h"
+
+#include <algorithm>
+#include <limits>
+#include <queue>
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "runtime/base/status.h"
+
+namespace ferry {
+
+// The state of one Run: made for a plan, used by one Run at a time, kept for the next.
+class Frame {
+ public:
+  explicit Frame(const Plan& plan) : plan_(plan) {
+    slots_.resize(static_cast<size_t>(plan.num_slots_));
+    registers_.resize(static_cast<size_t>(plan.num_registers_));
+    size_t inputs = 0, outputs = 0;
+    for (const Plan::Step& s : plan.steps_) {
+      inputs += s.inputs.size();
+      outputs += s.registers.size();
+    }
+    input_slots_.reserve(inputs);
+    output_registers_.reserve(outputs);
+    contexts_ = std::vector<KernelContext>(plan.steps_.size());
+    for (size_t i = 0; i < plan.steps_.size(); ++i) {
+      const Plan::Step& s = plan.steps_[i];
+      KernelContext& c = contexts_[i];
+      c.num_inputs_ = static_cast<int>(s.inputs.size());
+      c.num_outputs_ = static_cast<int>(s.registers.size());
+      c.inputs_ = input_slots_.data() + input_slots_.size();
+      for (int slot : s.inputs) input_slots_.push_back(&slots_[static_cast<size_t>(slot)]);
+      c.outputs_ = slots_.data() + s.outputs;
+      c.registers_ = output_registers_.data() + output_registers_.size();
+      for (int r : s.registers) {
+        output_registers_.push_back(r < 0 ? nullptr : &registers_[static_cast<size_t>(r)]);
+      }
+      c.output_types_ = s.node->output_types().data();
+      for (int k : s.in_place) c.inplace_[c.inplace_count_++] = k;
+      c.run_ = &run_;
+    }
+    dead_steps_.resize(plan.steps_.size());
+  }
+
+  // Lets go of memory that isn't the frame's own, so that feeds and large results don't live on.
+  void DropBorrowed() {
+    for (int slot : plan_.feed_slots_) slots_[static_cast<size_t>(slot)].tensor = Tensor();
+    if (!run_.borrowed) return;
+    run_.borrowed = false;
+    for (const Plan::Step& s : plan_.steps_) {
+      if (s.once) continue;
+      for (size_t o = 0; o < s.registers.size(); ++o) {
+        Slot& slot = slots_[static_cast<size_t>(s.outputs) + o];
+        if (!slot.reg && slot.tensor.initialized()) slot.tensor = Tensor();
+      }
+    }
+  }
+
+  const Plan& plan_;
+  std::vector<Slot> slots_;
+  std::vector<Register> registers_;
+  std::vector<Slot*> input_slots_;
+  std::vector<Register*> output_registers_;
+  std::vector<KernelContext> contexts_;
+  std::vector<char> dead_steps_;
+  RunContext run_;
+};
+
+namespace {
+
+bool IsSwitch(const Node* n) { return n->op() == "Switch" || n->op() == "RefSwitch"; }
+bool IsMerge(const Node* n) { return n->op() == "Merge" || n->op() == "RefMerge"; }
+
+// Whether the node changes a variable: it takes a reference, and isn't one of those that only
+// look at it or pass it on.
+bool WritesVariable(const Node* n) {
+  if (absl::StartsWith(n->op(), "Ref") || n->op() == "IsVariableInitialized") return false;
+  for (DType t : n->input_types()) {
+    if (IsRef(t)) return true;
+  }
+  return false;
+}
+
+std::string Describe(const Node* n) {
+  return absl::StrCat("node '", n->name(), "' (", n->op(), ")");
+}
+
+constexpr int kForever = std::numeric_limits<int>::max();
+
+}  // namespace
+
+class PlanMaker {
+ public:
+  PlanMaker(const Graph& graph, Plan::Signature signature, const Plan::KernelLookup& lookup)
+      : graph_(graph), lookup_(lookup), plan_(new Plan) {
+    plan_->signature_ = std::move(signature);
+  }
+
+  absl::StatusOr<std::unique_ptr<Plan>> Make() {
+    FERRY_RETURN_IF_ERROR(Prune());
+    FERRY_RETURN_IF_ERROR(Order());
+    FERRY_RETURN_IF_ERROR(MakeSteps());
+    MarkDeadness();
+    AssignMemory();
+    return std::move(plan_);
+  }
+
+ private:
+  // ---- Which nodes run ----
+  absl::Status Prune() {
+    const Plan::Signature& sig = plan_->signature_;
+    for (size_t i = 0; i < sig.feeds.size(); ++i) {
+      if (!fed_.emplace(sig.feeds[i], static_cast<int>(i)).second) {
+        return InvalidArgument("tensor ", sig.feeds[i].name(), " is fed twice");
+      }
+    }
+    std::vector<Node*> stack;
+    auto need = [&](Node* n) {
+      if (needed_.insert(n).second) stack.push_back(n);
+    };
+    for (const Output& o : sig.fetches) {
+      if (!fed_.contains(o)) need(o.node);
+    }
+    for (Node* n : sig.targets) need(n);
+    while (!stack.empty()) {
+      Node* n = stack.back();
+      stack.pop_back();
+      for (const Output& in : n->inputs()) {
+        if (!fed_.contains(in)) need(in.node);
+      }
+      for (Node* c : n->control_inputs()) {
+        // A placeholder that is fed doesn't run, and so orders nothing.
+        if (!IsFedPlaceholder(c)) need(c);
+      }
+    }
+    std::vector<std::string> unfed;
+    for (Node* n : needed_) {
+      if (n->op() != "Placeholder" && n->op() != "PlaceholderV2") continue;
+      if (IsFedPlaceholder(n)) {
+        return InvalidArgument(Describe(n), " is fed and can't be a target too");
+      }
+      unfed.push_back(absl::StrCat("'", n->name(), "' with dtype ", DTypeWord(n->output_type(0)),
+                                   " and shape ", n->output_shape(0).DebugString()));
+    }
+    if (!unfed.empty()) {
+      std::sort(unfed.begin(), unfed.end());
+      return InvalidArgument("You must feed a value for placeholder tensor ",
+                             absl::StrJoin(unfed, ", "));
+    }
+    return absl::OkStatus();
+  }
+
+  bool IsFedPlaceholder(const Node* n) const {
+    return absl::StartsWith(n->op(), "Placeholder") &&
+           fed_.contains(Output(const_cast<Node*>(n), 0));
+  }
+
+  // ---- In which order ----
+  absl::Status Order() {
+    // Depth-first post-order from what was asked for, in the order it was asked for: the rank by
+    // which steps that are ready are chosen. An explicit stack, since chains may be long.
+    absl::flat_hash_map<const Node*, int> rank;
+    struct Visit {
+      Node* node;
+      size_t next;
+    };
+    std::vector<Visit> stack;
+    absl::flat_hash_set<const Node*> seen;
+    auto walk = [&](Node* root) {
+      if (!needed_.contains(root) || !seen.insert(root).second) return;
+      stack.push_back({root, 0});
+      while (!stack.empty()) {
+        Visit& v = stack.back();
+        const size_t inputs = v.node->inputs().size();
+        if (v.next < inputs + v.node->control_inputs().size()) {
+          Node* p = v.next < inputs ? v.node->inputs()[v.next].node
+                                    : v.node->control_inputs()[v.next - inputs];
+          ++v.next;
+          if (needed_.contains(p) && seen.insert(p).second) stack.push_back({p, 0});
+        } else {
+          const int r = static_cast<int>(rank.size());
+          rank[v.node] = r;
+          stack.pop_back();
+        }
+      }
+    };
+    for (const Output& o : plan_->signature_.fetches) walk(o.node);
+    for (Node* n : plan_->signature_.targets) walk(n);
+
+    absl::flat_hash_map<const Node*, int> waiting;
+    absl::flat_hash_map<const Node*, std::vector<Node*>> followers;
+    for (Node* n : needed_) {
+      int count = 0;
+      auto follow = [&](Node* p) {
+        followers[p].push_back(n);
+        ++count;
+      };
+      for (const Output& in : n->inputs()) {
+        if (!fed_.contains(in)) follow(in.node);
+      }
+      for (Node* c : n->control_inputs()) {
+        if (needed_.contains(c)) follow(c);
+      }
+      waiting[n] = count;
+    }
+    using Key = std::pair<std::pair<bool, int>, Node*>;
+    std::priority_queue<Key, std::vector<Key>, std::greater<Key>> ready;
+    auto push = [&](Node* n) { ready.push({{WritesVariable(n), rank[n]}, n}); };
+    for (const auto& [n, count] : waiting) {
+      if (count == 0) push(const_cast<Node*>(n));
+    }
+    while (!ready.empty()) {
+      Node* n = ready.top().second;
+      ready.pop();
+      order_.push_back(n);
+      for (Node* f : followers[n]) {
+        if (--waiting[f] == 0) push(f);
+      }
+    }
+    if (order_.size() < needed_.size()) return CycleError(waiting);
+    return absl::OkStatus();
+  }
+
+  absl::Status CycleError(const absl::flat_hash_map<const Node*, int>& waiting) const {
+    // From any node that still waits, going back through such nodes must come round.
+    const Node* n = nullptr;
+    for (const auto& [node, count] : waiting) {
+      if (count > 0 && (!n || node->id() < n->id())) n = node;
+    }
+    std::vector<const Node*> path;
+    absl::flat_hash_map<const Node*, size_t> at;
+    while (!at.contains(n)) {
+      at[n] = path.size();
+      path.push_back(n);
+      const Node* back = nullptr;
+      auto consider = [&](const Node* p) {
+        auto it = waiting.find(p);
+        if (!back && it != waiting.end() && it->second > 0) back = p;
+      };
+      for (const Output& in : n->inputs()) {
+        if (!fed_.contains(in)) consider(in.node);
+      }
+      for (const Node* c : n->control_inputs()) consider(c);
+      n = back;
+    }
+    std::vector<std::string> names;
+    for (size_t i = path.size(); i-- > at[n];) names.push_back(path[i]->name());
+    names.push_back(names.front());
+    return InvalidArgument("the graph has a cycle: ", absl::StrJoin(names, " -> "));
+  }
+
+  // ---- Steps and slots ----
+  absl::Status MakeSteps() {
+    const Plan::Signature& sig = plan_->signature_;
+    for (size_t i = 0; i < sig.feeds.size(); ++i) plan_->feed_slots_.push_back(NewSlot());
+    std::vector<std::string> missing;
+    absl::flat_hash_map<const Node*, int> first_slot;
+    auto slot_of = [&](const Output& o) {
+      auto fed = fed_.find(o);
+      if (fed != fed_.end()) return plan_->feed_slots_[static_cast<size_t>(fed->second)];
+      return first_slot.at(o.node) + o.index;
+    };
+    for (Node* n : order_) {
+      absl::StatusOr<const Plan::NodeKernel*> kernel = lookup_(n);
+      if (!kernel.ok()) {
+        // All that is missing is told at once; other errors at once.
+        if (!absl::IsUnimplemented(kernel.status())) return kernel.status();
+        missing.push_back(std::string(kernel.status().message()));
+        continue;
+      }
+      if (!missing.empty()) continue;
+      Plan::Step step;
+      step.node = n;
+      step.kernel = (*kernel)->kernel.get();
+      step.is_switch = IsSwitch(n);
+      step.is_merge = IsMerge(n);
+      for (int i = 0; i < n->num_inputs(); ++i) {
+        const Output& in = n->input(i);
+        step.inputs.push_back(slot_of(in));
+        if (IsRef(in.dtype()) && !fed_.contains(in)) {
+          plan_->touches_variables_ = true;
+          if (!n->info()->def.allows_uninitialized_input()) step.must_be_initialized.push_back(i);
+        }
+      }
+      step.outputs = plan_->num_slots_;
+      first_slot[n] = step.outputs;
+      for (int o = 0; o < n->num_outputs(); ++o) NewSlot();
+      step.registers.assign(static_cast<size_t>(n->num_outputs()), -1);
+      step.once = n->op() == "Const" || n->op() == "VariableV2" || n->op() == "Variable";
+      if (n->op() == "VariableV2" || n->op() == "Variable") plan_->touches_variables_ = true;
+      step_of_[n] = static_cast<int>(plan_->steps_.size());
+      in_place_.push_back((*kernel)->def->in_place);
+      plan_->steps_.push_back(std::move(step));
+    }
+    if (!missing.empty()) return Unimplemented(absl::StrJoin(missing, "; "));
+    for (const Output& o : sig.fetches) plan_->fetch_slots_.push_back(slot_of(o));
+    return absl::OkStatus();
+  }
+
+  int NewSlot() { return plan_->num_slots_++; }
+
+  void MarkDeadness() {
+    for (Plan::Step& s : plan_->steps_) {
+      auto consider = [&](Node* p, bool control) {
+        auto it = step_of_.find(p);
+        if (it == step_of_.end()) return;
+        const Plan::Step& from = plan_->steps_[static_cast<size_t>(it->second)];
+        if (!from.may_be_dead && !IsSwitch(p)) return;
+        s.may_be_dead = true;
+        if (control && from.may_be_dead) s.control.push_back(it->second);
+      };
+      for (const Output& in : s.node->inputs()) {
+        if (!fed_.contains(in)) consider(in.node, false);
+      }
+      for (Node* c : s.node->control_inputs()) consider(c, true);
+      if (s.may_be_dead) s.once = false;
+    }
+  }
+
+  // ---- Memory ----
+  int Find(int slot) {
+    while (parent_[static_cast<size_t>(slot)] != slot) {
+      int& p = parent_[static_cast<size_t>(slot)];
+      p = parent_[static_cast<size_t>(p)];
+      slot = p;
+    }
+    return slot;
+  }
+  void Union(int a, int b) {
+    a = Find(a), b = Find(b);
+    if (a == b) return;
+    parent_[static_cast<size_t>(b)] = a;
+    last_use_[static_cast<size_t>(a)] =
+        std::max(last_use_[static_cast<size_t>(a)], last_use_[static_cast<size_t>(b)]);
+    foreign_[static_cast<size_t>(a)] =
+        foreign_[static_cast<size_t>(a)] || foreign_[static_cast<size_t>(b)];
+    kept_[static_cast<size_t>(a)] =
+        kept_[static_cast<size_t>(a)] || kept_[static_cast<size_t>(b)];
+  }
+
+  // An estimate for matching values to registers; unknown sizes count as 32.
+  static int64_t EstimateBytes(const Node* n, int output) {
+    const PartialShape& shape = n->output_shape(output);
+    int64_t bytes = std::max<int64_t>(1, static_cast<int64_t>(ElementSize(n->output_type(output))));
+    if (!shape.known_rank()) return bytes * 1024;
+    for (int i = 0; i < shape.rank(); ++i) {
+      const int64_t d = shape.dim(i) < 0 ? 32 : shape.dim(i);
+      if (d > 0 && bytes > (int64_t{1} << 50) / d) return int64_t{1} << 50;
+      bytes *= d;
+    }
+    return bytes;
+  }
+
+  void AssignMemory() {
+    const size_t slots = static_cast<size_t>(plan_->num_slots_);
+    parent_.resize(slots);
+    last_use_.assign(slots, -1);
+    foreign_.assign(slots, false);
+    kept_.assign(slots, false);
+    for (size_t i = 0; i < slots; ++i) parent_[i] = static_cast<int>(i);
+    for (int s : plan_->feed_slots_) foreign_[static_cast<size_t>(s)] = true;
+    const std::vector<Plan::Step>& steps = plan_->steps_;
+    for (size_t t = 0; t < steps.size(); ++t) {
+      const Plan::Step& s = steps[t];
+      for (int in : s.inputs) {
+        last_use_[static_cast<size_t>(in)] =
+            std::max(last_use_[static_cast<size_t>(in)], static_cast<int>(t));
+      }
+      for (size_t o = 0; o < s.registers.size(); ++o) {
+        const size_t slot = static_cast<size_t>(s.outputs) + o;
+        last_use_[slot] = std::max(last_use_[slot], static_cast<int>(t));
+        if (s.once || IsRef(s.node->output_type(static_cast<int>(o)))) {
+          foreign_[slot] = true;
+          kept_[slot] = true;
+        }
+      }
+    }
+    for (int s : plan_->fetch_slots_) last_use_[static_cast<size_t>(s)] = kForever;
+    for (const Plan::Step& s : steps) {
+      if (s.is_merge) {
+        for (int in : s.inputs) Union(in, s.outputs);
+      } else if (IsSwitch(s.node)) {
+        Union(s.inputs[0], s.outputs);
+        Union(s.inputs[0], s.outputs + 1);
+      } else if (s.node->info()->aliases_input >= 0) {
+        Union(s.inputs[static_cast<size_t>(s.node->info()->aliases_input)], s.outputs);
+      }
+    }
+    // Updating in place: an input whose class ends with this step.
+    for (size_t t = 0; t < steps.size(); ++t) {
+      Plan::Step& s = plan_->steps_[t];
+      for (int k : in_place_[t]) {
+        if (k >= static_cast<int>(s.inputs.size()) || s.in_place.size() == 2) continue;
+        const size_t c = static_cast<size_t>(Find(s.inputs[static_cast<size_t>(k)]));
+        if (foreign_[c] || last_use_[c] != static_cast<int>(t)) continue;
+        s.in_place.push_back(k);
+      }
+      for (int k : s.in_place) Union(s.outputs, s.inputs[static_cast<size_t>(k)]);
+    }
+    // Registers, by a linear scan. A step's outputs are placed before its inputs are released.
+    struct Free {
+      int64_t bytes;
+      int reg;
+    };
+    std::vector<Free> free;
+    std::vector<int64_t> reg_bytes;
+    std::vector<std::vector<int>> ending(steps.size());
+    for (size_t t = 0; t < steps.size(); ++t) {
+      Plan::Step& s = plan_->steps_[t];
+      for (size_t o = 0; o < s.registers.size(); ++o) {
+        const DType type = s.node->output_type(static_cast<int>(o));
+        if (s.once || IsRef(type) || ElementSize(type) == 0 || IsSwitch(s.node) ||
+            (o == 0 && (s.is_merge || s.node->info()->aliases_input >= 0))) {
+          continue;
+        }
+        const int64_t bytes = EstimateBytes(s.node, static_cast<int>(o));
+        // The free register nearest in size.
+        size_t best = free.size();
+        auto distance = [&](int64_t have) {
+          return have > bytes ? have / bytes : bytes / std::max<int64_t>(have, 1);
+        };
+        for (size_t f = free.size(); f-- > 0;) {
+          if (best == free.size() || distance(free[f].bytes) < distance(free[best].bytes)) best = f;
+        }
+        int reg;
+        if (best < free.size() && distance(free[best].bytes) < 16) {
+          reg = free[best].reg;
+          free.erase(free.begin() + static_cast<std::ptrdiff_t>(best));
+        } else {
+          reg = plan_->num_registers_++;
+          reg_bytes.push_back(0);
+        }
+        reg_bytes[static_cast<size_t>(reg)] = std::max(reg_bytes[static_cast<size_t>(reg)], bytes);
+        s.registers[o] = reg;
+        const int end = last_use_[static_cast<size_t>(Find(s.outputs + static_cast<int>(o)))];
+        if (end != kForever) ending[static_cast<size_t>(end)].push_back(reg);
+      }
+      for (int reg : ending[t]) free.push_back({reg_bytes[static_cast<size_t>(reg)], reg});
+    }
+    for (int s : plan_->fetch_slots_) {
+      plan_->fetch_shares_.push_back(!kept_[static_cast<size_t>(Find(s))]);
+    }
+  }
+
+  const Graph& graph_;
+  const Plan::KernelLookup& lookup_;
+  std::unique_ptr<Plan> plan_;
+  absl::flat_hash_map<Output, int> fed_;
+  absl::flat_hash_set<Node*> needed_;
+  std::vector<Node*> order_;
+  absl::flat_hash_map<const Node*, int> step_of_;
+  std::vector<std::vector<int>> in_place_;  // As the kernels allow, by step.
+  // By slot (of a class: at its root).
+  std::vector<int> parent_, last_use_;
+  std::vector<bool> foreign_;  // Memory that the run doesn't own: feeds, constants, variables.
+  std::vector<bool> kept_;     // May lie in a constant's or a variable's memory.
+};
+
+absl::StatusOr<std::unique_ptr<Plan>> Plan::Make(const Graph& graph, Signature signature,
+                                                 const KernelLookup& lookup) {
+  return PlanMaker(graph, std::move(signature), lookup).Make();
+}
+
+Plan::~Plan() = default;
+
+absl::StatusOr<Frame*> Plan::AcquireFrame(const RunContext& context) const {
+  Frame* frame = idle_.exchange(nullptr, std::memory_order_acquire);
+  if (!frame) {
+    absl::MutexLock lock(&mu_);
+    if (!free_.empty()) {
+      frame = free_.back();
+      free_.pop_back();
+    }
+  }
+  if (frame) {
+    frame->run_ = context;
+    return frame;
+  }
+  auto fresh = std::make_unique<Frame>(*this);
+  frame = fresh.get();
+  frame->run_ = context;
+  for (size_t t = 0; t < steps_.size(); ++t) {
+    if (!steps_[t].once) continue;
+    absl::Status status = steps_[t].kernel->Compute(&frame->contexts_[t]);
+    if (!status.ok()) return Annotate(status, Describe(steps_[t].node));
+  }
+  absl::MutexLock lock(&mu_);
+  frames_.push_back(std::move(fresh));
+  return frame;
+}
+
+void Plan::ReleaseFrame(Frame* frame) const {
+  frame->DropBorrowed();
+  frame = idle_.exchange(frame, std::memory_order_acq_rel);
+  if (!frame) return;
+  absl::MutexLock lock(&mu_);
+  free_.push_back(frame);
+}
+
+absl::Status Plan::RunSteps(Frame* frame, const RunContext& context) const {
+  const bool timed = context.deadline != absl::InfiniteFuture();
+  for (size_t t = 0; t < steps_.size(); ++t) {
+    const Step& step = steps_[t];
+    if (step.once) continue;
+    KernelContext& c = frame->contexts_[t];
+    if (step.is_switch) {
+      c.SetOutputAlive(0);
+      c.SetOutputAlive(1);
+    }
+    if (step.may_be_dead) {
+      bool dead = false;
+      if (step.is_merge) {
+        dead = true;
+        for (int in : step.inputs) dead = dead && frame->slots_[static_cast<size_t>(in)].dead;
+      } else {
+        for (int in : step.inputs) dead = dead || frame->slots_[static_cast<size_t>(in)].dead;
+        for (int p : step.control) dead = dead || frame->dead_steps_[static_cast<size_t>(p)];
+      }
+      frame->dead_steps_[t] = dead;
+      for (int o = 0; o < c.num_outputs(); ++o) {
+        dead ? c.SetOutputDead(o) : c.SetOutputAlive(o);
+      }
+      if (dead) continue;
+    }
+    for (int i : step.must_be_initialized) {
+      // Through a Merge of references a slot may hold none.
+      const Variable* v = c.variable(i);
+      if (v && !v->initialized()) {
+        return FailedPrecondition("Attempting to use uninitialized value ", v->name(), " (",
+                                  Describe(step.node), " reads it)");
+      }
+    }
+    if (timed && absl::Now() > context.deadline) {
+      return DeadlineExceeded("the run's deadline passed before ", Describe(step.node));
+    }
+    absl::Status status = step.kernel->Compute(&c);
+    if (!status.ok()) return Annotate(status, Describe(step.node));
+  }
+  return absl::OkStatus();
+}
+
+namespace {
+
+// Gives *out the value: over its present memory where it fits and is the caller's alone, else as a
+// copy, or (where allowed) by sharing.
+absl::Status GiveOut(const Tensor& value, bool share, Tensor* out) {
+  if (out->initialized() && out->dtype() == value.dtype() && out->shape() == value.shape() &&
+      out->buffer()->refs() == 1 && !out->SharesBufferWith(value)) {
+    CopyElements(value, out);
+    return absl::OkStatus();
+  }
+  if (share) {
+    *out = value;
+    return absl::OkStatus();
+  }
+  *out = Tensor();
+  FERRY_ASSIGN_OR_RETURN(*out, value.DeepCopy());
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status Plan::Fetch(Frame* frame, std::vector<Tensor>* fetches) const {
+  fetches->resize(fetch_slots_.size());
+  for (size_t i = 0; i < fetch_slots_.size(); ++i) {
+    const Slot& slot = frame->slots_[static_cast<size_t>(fetch_slots_[i])];
+    const Output& what = signature_.fetches[i];
+    if (slot.dead) {
+      return InvalidArgument("fetch ", what.name(),
+                             " has no value: it lies on the branch of a conditional that was not "
+                             "taken");
+    }
+    Tensor* out = &(*fetches)[i];
+    absl::Status status;
+    if (slot.variable) {
+      if (!slot.variable->initialized()) {
+        return FailedPrecondition("Attempting to use uninitialized value ",
+                                  slot.variable->name(), " (fetch ", what.name(), ")");
+      }
+      // Never the variable's own memory: the next Run would change what was fetched.
+      absl::MutexLock lock(&slot.variable->mu());
+      status = GiveOut(slot.variable->tensor(), false, out);
+    } else {
+      status = GiveOut(slot.tensor, fetch_shares_[i], out);
+    }
+    if (!status.ok()) return Annotate(status, absl::StrCat("fetch ", what.name()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Plan::Run(absl::Span<const Tensor> feeds, std::vector<Tensor>* fetches,
+                       const RunContext& context) const {
+  if (feeds.size() != feed_slots_.size()) {
+    return InvalidArgument(feeds.size(), " values fed to a run with ", feed_slots_.size(),
+                           " feeds");
+  }
+  for (size_t i = 0; i < feeds.size(); ++i) {
+    const Output& what = signature_.feeds[i];
+    const Tensor& value = feeds[i];
+    if (!value.initialized() || value.dtype() != BaseType(what.dtype())) {
+      return InvalidArgument("feed ", what.name(), ": ", DTypeName(BaseType(what.dtype())),
+                             " was expected, found ",
+                             value.initialized() ? DTypeName(value.dtype()) : "an empty Tensor");
+    }
+    const PartialShape& shape = what.shape();
+    bool fits = !shape.known_rank() || shape.rank() == value.rank();
+    for (int d = 0; fits && d < shape.rank(); ++d) {
+      fits = shape.dim(d) < 0 || shape.dim(d) == value.dim(d);
+    }
+    if (!fits) {
+      return InvalidArgument("Cannot feed value of shape ", value.shape().DebugString(),
+                             " for tensor '", what.name(), "', which has shape ",
+                             shape.DebugString());
+    }
+  }
+  if (touches_variables_) context.variables->gate().ReaderLock();
+  absl::Status status;
+  absl::StatusOr<Frame*> acquired = AcquireFrame(context);
+  if (acquired.ok()) {
+    Frame* frame = *acquired;
+    for (size_t i = 0; i < feeds.size(); ++i) {
+      frame->slots_[static_cast<size_t>(feed_slots_[i])].tensor = feeds[i];
+    }
+    status = RunSteps(frame, context);
+    if (status.ok() && fetches) status = Fetch(frame, fetches);
+    ReleaseFrame(frame);
+  } else {
+    status = acquired.status();
+  }
+  if (touches_variables_) context.variables->gate().ReaderUnlock();
+  return status;
+}
+
+}  // namespace ferry

@@ -1,0 +1,181 @@
+#include "runtime/session/session.h"
+
+#include <atomic>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "runtime/base/file_system.h"
+#include "runtime/base/status.h"
+#include "runtime/base/thread_pool.h"
+#include "runtime/session/plan.h"
+
+namespace ferry {
+
+struct Session::Rep {
+  Rep(Graph* graph, const SessionOptions& options)
+      : graph(graph),
+        pool(options.threads),
+        fs(options.file_system ? options.file_system : FileSystem::Posix()) {}
+
+  Graph* const graph;
+  ThreadPool pool;
+  FileSystem* const fs;
+  VariableStore variables;
+  std::atomic<int64_t> next_step_id{1};
+
+  absl::Mutex mu;
+  // Kernels before plans: plans point to them.
+  absl::flat_hash_map<const Node*, std::unique_ptr<Plan::NodeKernel>> kernels ABSL_GUARDED_BY(mu);
+  absl::flat_hash_map<std::string, std::shared_ptr<Plan>> plans ABSL_GUARDED_BY(mu);
+
+  absl::StatusOr<const Plan::NodeKernel*> KernelOf(Node* n) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    std::unique_ptr<Plan::NodeKernel>& nk = kernels[n];
+    if (nk) return nk.get();
+    auto annotate = [&](const absl::Status& s) {
+      return Annotate(s, absl::StrCat("node '", n->name(), "' (", n->op(), ")"));
+    };
+    if (!n->info()) return annotate(Unimplemented("op ", n->op(), " is not registered"));
+    absl::StatusOr<const KernelDef*> def = FindKernel(n->op(), DeviceType::kCpu, n->attrs());
+    if (!def.ok()) return annotate(def.status());
+    auto fresh = std::make_unique<Plan::NodeKernel>();
+    fresh->def = *def;
+    fresh->kernel = (*def)->make();
+    absl::Status status = fresh->kernel->Init(KernelConstruction(
+        n->name(), n->op(), &n->attrs(), n->input_types(), n->output_types()));
+    if (!status.ok()) return annotate(status);
+    nk = std::move(fresh);
+    return nk.get();
+  }
+
+  absl::StatusOr<std::shared_ptr<Plan>> PlanFor(Plan::Signature signature) {
+    std::string key;
+    for (const Output& o : signature.feeds) absl::StrAppend(&key, o.node->id(), ":", o.index, ",");
+    key += '|';
+    for (const Output& o : signature.fetches) {
+      absl::StrAppend(&key, o.node->id(), ":", o.index, ",");
+    }
+    key += '|';
+    for (const Node* n : signature.targets) absl::StrAppend(&key, n->id(), ",");
+    absl::MutexLock lock(&mu);
+    auto it = plans.find(key);
+    if (it != plans.end()) return it->second;
+    FERRY_ASSIGN_OR_RETURN(std::unique_ptr<Plan> plan,
+                           Plan::Make(*graph, std::move(signature), [this](Node* n) {
+                             mu.AssertHeld();
+                             return KernelOf(n);
+                           }));
+    return plans[key] = std::move(plan);
+  }
+
+  absl::Status CheckOutput(absl::string_view role, const Output& o) const {
+    if (!o.node || o.node->graph() != graph) {
+      return InvalidArgument(role, ": the tensor is not of this session's graph");
+    }
+    if (o.index < 0 || o.index >= o.node->num_outputs()) {
+      return InvalidArgument(role, " ", o.name(), ": node '", o.node->name(), "' (", o.node->op(),
+                             ") has ", o.node->num_outputs(), " outputs");
+    }
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<Output> Find(absl::string_view role, const std::string& name) const {
+    absl::StatusOr<Output> o = graph->FindOutput(name);
+    if (!o.ok()) return Annotate(o.status(), absl::StrCat(role, " '", name, "'"));
+    FERRY_RETURN_IF_ERROR(CheckOutput(role, *o));
+    return o;
+  }
+
+  absl::StatusOr<Node*> FindTarget(const std::string& name) const {
+    // "train_op:0" is taken as "train_op", as TensorFlow's users write both.
+    FERRY_ASSIGN_OR_RETURN(auto parsed, ParseTensorName(name));
+    Node* n = graph->FindNode(parsed.first);
+    if (!n) return NotFound("target '", name, "': there is no such node in the graph");
+    return n;
+  }
+
+  RunContext Context(const RunOptions& options) {
+    RunContext c;
+    c.pool = &pool;
+    c.allocator = HostAllocator::Get();
+    c.variables = &variables;
+    c.fs = fs;
+    if (options.timeout != absl::InfiniteDuration()) c.deadline = absl::Now() + options.timeout;
+    c.step_id = next_step_id.fetch_add(1, std::memory_order_relaxed);
+    return c;
+  }
+};
+
+Session::Session(Graph* graph, const SessionOptions& options)
+    : rep_(std::make_unique<Rep>(graph, options)) {}
+Session::~Session() = default;
+
+absl::Status Session::Callable::Run(absl::Span<const Tensor> feeds, std::vector<Tensor>* fetches,
+                                    const RunOptions& options) const {
+  return plan_->Run(feeds, fetches, session_->rep_->Context(options));
+}
+
+absl::StatusOr<Session::Callable> Session::MakeCallable(const CallableOptions& options) {
+  Plan::Signature signature;
+  for (const std::string& name : options.feeds) {
+    FERRY_ASSIGN_OR_RETURN(Output o, rep_->Find("feed", name));
+    signature.feeds.push_back(o);
+  }
+  for (const std::string& name : options.fetches) {
+    FERRY_ASSIGN_OR_RETURN(Output o, rep_->Find("fetch", name));
+    signature.fetches.push_back(o);
+  }
+  for (const std::string& name : options.targets) {
+    FERRY_ASSIGN_OR_RETURN(Node * n, rep_->FindTarget(name));
+    signature.targets.push_back(n);
+  }
+  Callable callable;
+  callable.session_ = this;
+  FERRY_ASSIGN_OR_RETURN(callable.plan_, rep_->PlanFor(std::move(signature)));
+  return callable;
+}
+
+absl::Status Session::Run(const std::vector<std::pair<std::string, Tensor>>& feeds,
+                          const std::vector<std::string>& fetches,
+                          const std::vector<std::string>& targets, std::vector<Tensor>* outputs,
+                          const RunOptions& options) {
+  CallableOptions signature;
+  std::vector<Tensor> values;
+  for (const auto& [name, value] : feeds) {
+    signature.feeds.push_back(name);
+    values.push_back(value);
+  }
+  signature.fetches = fetches;
+  signature.targets = targets;
+  FERRY_ASSIGN_OR_RETURN(Callable callable, MakeCallable(signature));
+  return callable.Run(values, outputs, options);
+}
+
+absl::Status Session::Run(const std::vector<std::pair<Output, Tensor>>& feeds,
+                          const std::vector<Output>& fetches, const std::vector<Node*>& targets,
+                          std::vector<Tensor>* outputs, const RunOptions& options) {
+  Plan::Signature signature;
+  std::vector<Tensor> values;
+  for (const auto& [output, value] : feeds) {
+    FERRY_RETURN_IF_ERROR(rep_->CheckOutput("feed", output));
+    signature.feeds.push_back(output);
+    values.push_back(value);
+  }
+  for (const Output& o : fetches) FERRY_RETURN_IF_ERROR(rep_->CheckOutput("fetch", o));
+  for (Node* n : targets) {
+    if (!n || n->graph() != rep_->graph) {
+      return InvalidArgument("target: the node is not of this session's graph");
+    }
+  }
+  signature.fetches = fetches;
+  signature.targets = targets;
+  FERRY_ASSIGN_OR_RETURN(std::shared_ptr<Plan> plan, rep_->PlanFor(std::move(signature)));
+  return plan->Run(values, outputs, rep_->Context(options));
+}
+
+Graph* Session::graph() const { return rep_->graph; }
+VariableStore* Session::variables() const { return &rep_->variables; }
+FileSystem* Session::file_system() const { return rep_->fs; }
+int Session::threads() const { return rep_->pool.threads(); }
+
+}  // namespace ferry
