@@ -29,8 +29,9 @@ def main():
         if "-c" not in arguments:
             continue
         source = arguments[arguments.index("-c") + 1]
-        # clang knows nothing of this one.
+        # What gcc alone knows.
         arguments = [a for a in arguments if a != "-fno-canonical-system-headers"]
+        arguments.append("-Wno-unknown-warning-option")
         commands[source] = {
             "directory": execution_root,
             "file": source if source.startswith("bazel-out/") else str(root / source),
