@@ -3,8 +3,8 @@
 //
 // Paths are UTF-8 or any bytes without NUL. Errors carry the operation, the path and the system's
 // words: NotFound (ENOENT), PermissionDenied (EACCES, EPERM, EROFS), ResourceExhausted (ENOSPC,
-// EDQUOT, EMFILE …), AlreadyExists, FailedPrecondition (ENOTDIR, EISDIR, ENOTEMPTY), else
-// Unavailable or Internal. EINTR and short transfers are handled inside.
+// EDQUOT, EMFILE …), AlreadyExists, FailedPrecondition (ENOTDIR, EISDIR, ENOTEMPTY),
+// InvalidArgument (EINVAL, ENAMETOOLONG), else Unavailable or Internal. EINTR and short transfers are handled inside.
 #ifndef FERRY_RUNTIME_BASE_FILE_SYSTEM_H_
 #define FERRY_RUNTIME_BASE_FILE_SYSTEM_H_
 
@@ -109,8 +109,8 @@ class FileSystem {
   virtual absl::StatusOr<FileInfo> Stat(const std::string& path) = 0;  // Follows links.
   // Names without "." and "..", sorted.
   virtual absl::StatusOr<std::vector<std::string>> List(const std::string& path) = 0;
-  // An exclusive advisory lock among processes and threads on the file `path`, made if needed.
-  // Waits for it.
+  // An exclusive advisory lock among processes and threads on the directory `path`, or on the file
+  // of that name, made if needed. Waits for it.
   virtual absl::StatusOr<std::unique_ptr<FileLock>> Lock(const std::string& path) = 0;
 
   // Made of the above.

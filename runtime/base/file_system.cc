@@ -1,0 +1,52 @@
+// The helpers of file_system.h that are made of a FileSystem's own calls.
+#include "runtime/base/file_system.h"
+
+#include "absl/strings/match.h"
+#include "runtime/base/status.h"
+
+namespace ferry {
+
+absl::StatusOr<std::string> ReadFile(FileSystem* fs, const std::string& path) {
+  FERRY_ASSIGN_OR_RETURN(std::unique_ptr<RandomAccessFile> file, fs->OpenForRead(path));
+  std::string contents(static_cast<size_t>(file->size()), '\0');
+  FERRY_RETURN_IF_ERROR(file->Read(0, contents.size(), &contents[0]));
+  return contents;
+}
+
+absl::Status WriteFileAtomically(FileSystem* fs, const std::string& path, absl::string_view data) {
+  const std::string temporary = path + ".ferry-tmp";
+  const auto write = [&]() -> absl::Status {
+    FERRY_ASSIGN_OR_RETURN(std::unique_ptr<WritableFile> file, fs->NewWritableFile(temporary));
+    FERRY_RETURN_IF_ERROR(file->Append(data));
+    FERRY_RETURN_IF_ERROR(file->Sync());
+    FERRY_RETURN_IF_ERROR(file->Close());
+    return fs->Rename(temporary, path);
+  };
+  absl::Status status = write();
+  if (!status.ok()) {
+    fs->Unlink(temporary).IgnoreError();  // What failed before is what the caller hears.
+    return status;
+  }
+  return fs->SyncDir(DirName(path));
+}
+
+std::string DirName(absl::string_view path) {
+  const size_t slash = path.rfind('/');
+  if (slash == absl::string_view::npos) return ".";
+  if (slash == 0) return "/";
+  return std::string(path.substr(0, slash));
+}
+
+std::string BaseName(absl::string_view path) {
+  const size_t slash = path.rfind('/');
+  return std::string(slash == absl::string_view::npos ? path : path.substr(slash + 1));
+}
+
+std::string JoinPath(absl::string_view dir, absl::string_view name) {
+  if (dir.empty() || absl::StartsWith(name, "/")) return std::string(name);
+  if (name.empty()) return std::string(dir);
+  if (absl::EndsWith(dir, "/")) return absl::StrCat(dir, name);
+  return absl::StrCat(dir, "/", name);
+}
+
+}  // namespace ferry
