@@ -89,6 +89,7 @@ class Node {
 
  private:
   friend class Graph;
+  friend class GraphImporter;
   int id_ = 0;
   std::string name_, op_, device_;
   const OpInfo* info_ = nullptr;
@@ -122,7 +123,8 @@ class Graph {
                                 const std::vector<Node*>& control_inputs = {},
                                 const std::string& device = "");
 
-  // Replaces input `i` of `node` (to close a loop, or to redirect an import).
+  // Replaces input `i` of `node` (to close a loop, or to redirect an import). Shapes stay as they
+  // were inferred.
   absl::Status UpdateInput(Node* node, int i, Output new_input);
   absl::Status AddControlEdge(Node* from, Node* to);
 
@@ -154,8 +156,12 @@ class Graph {
   int64_t seed() const { return seed_; }
 
  private:
-  friend absl::Status ImportGraphDef(const struct ImportOptions&, const proto::GraphDef&, Graph*,
-                                     struct ImportResults*);
+  friend class GraphImporter;  // import.cc
+  // Checks and completes `node` (its name, op, attributes, inputs, control inputs and device are
+  // set; for an op that isn't registered also its outputs), then takes it. With `open_inputs`,
+  // empty inputs are left for UpdateInput to fill in.
+  absl::StatusOr<Node*> Insert(std::unique_ptr<Node> node, bool open_inputs);
+  absl::Status CheckInput(const Node& node, int i, const Output& input) const;
   absl::Status InferShapes(Node* node);
 
   std::deque<std::unique_ptr<Node>> nodes_;
@@ -169,7 +175,8 @@ class Graph {
 };
 
 struct ImportOptions {
-  std::string prefix;  // Put before each name ("scope" gives "scope/name"); made unique.
+  // Put before each name ("scope" gives "scope/name"); made unique unless it ends with "/".
+  std::string prefix;
   // Imported name ("a:0", "^a") -> the output (or, for control, the node) to use in its place.
   std::map<std::string, Output> input_map;
   std::vector<std::string> return_elements;  // "name" or "name:0".
@@ -191,6 +198,9 @@ struct ImportResults {
 // NextIteration. On an error, the graph may hold some of the nodes.
 absl::Status ImportGraphDef(const ImportOptions& options, const proto::GraphDef& def, Graph* graph,
                             ImportResults* results = nullptr);
+
+// Whether TensorFlow takes it for a node's name: a letter, digit or dot, then those and _ - / > \.
+bool IsValidNodeName(absl::string_view name);
 
 // "name:0" -> ("name", 0); "name" -> ("name", 0); "^name" -> ("name", -1).
 absl::StatusOr<std::pair<std::string, int>> ParseTensorName(absl::string_view name);

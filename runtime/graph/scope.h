@@ -36,7 +36,9 @@ class Scope {
   Scope NewSubScope(const std::string& name) const;
   // Goes back into a scope by its full name, not made unique ("" is the root): tf.name_scope("x/").
   Scope WithPrefix(const std::string& full_prefix) const;
-  // The next op made directly with the child is called that (made unique), not after its op.
+  // Ops made directly with the child are called that (made unique), not after their op. A name
+  // that ends with "/" is a full name, taken as it is: WithOpName(s.prefix() + "/") names an op as
+  // the scope itself.
   Scope WithOpName(const std::string& name) const;
   Scope WithControlDependencies(const std::vector<Node*>& nodes) const;  // Besides those it has.
   Scope WithNoControlDependencies() const;
