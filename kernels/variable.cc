@@ -7,7 +7,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "absl/synchronization/mutex.h"
+#include "runtime/base/mutex.h"
 #include "kernels/types.h"
 #include "runtime/base/status.h"
 #include "runtime/op/kernel.h"
@@ -101,7 +101,7 @@ class AssignKernel : public Kernel {
   absl::Status Compute(KernelContext* c) const override {
     Variable* v = c->variable(0);
     const Tensor& value = c->input(1);
-    absl::MutexLock lock(&v->mu());
+    MutexLock lock(&v->mu());
     if (validate_shape_) {
       const PartialShape held =
           v->initialized() ? PartialShape(v->tensor().shape()) : v->declared_shape();
@@ -178,7 +178,7 @@ class AccumulateKernel : public Kernel {
   absl::Status Compute(KernelContext* c) const override {
     Variable* v = c->variable(0);
     const Tensor& by = c->input(1);
-    absl::MutexLock lock(&v->mu());
+    MutexLock lock(&v->mu());
     const Tensor& now = v->tensor();
     if (now.shape() != by.shape()) {
       return InvalidArgument("Parameters and update must be the same size: variable '", v->name(),
@@ -270,7 +270,7 @@ template <typename T, int kSign>
 class ScatterAccumulateKernel : public Kernel {
   absl::Status Compute(KernelContext* c) const override {
     Variable* v = c->variable(0);
-    absl::MutexLock lock(&v->mu());
+    MutexLock lock(&v->mu());
     FERRY_RETURN_IF_ERROR(ForEachRow(
         c, v, [](Tensor* to, int64_t at, const Tensor& updates, int64_t from, int64_t size) {
           if (from >= 0) {
@@ -293,7 +293,7 @@ using ScatterSubKernel = ScatterAccumulateKernel<T, -1>;
 class ScatterUpdateKernel : public Kernel {
   absl::Status Compute(KernelContext* c) const override {
     Variable* v = c->variable(0);
-    absl::MutexLock lock(&v->mu());
+    MutexLock lock(&v->mu());
     FERRY_RETURN_IF_ERROR(ForEachRow(
         c, v, [](Tensor* to, int64_t at, const Tensor& updates, int64_t from, int64_t size) {
           if (to->dtype() == DType::kString) {

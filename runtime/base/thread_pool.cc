@@ -8,24 +8,23 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
+#include "runtime/base/mutex.h"
 
 namespace ferry {
 
 struct ThreadPool::Rep {
-  absl::Mutex mu;
+  Mutex mu;
+  CondVar changed;
   std::deque<std::function<void()>> queue ABSL_GUARDED_BY(mu);
   bool stop ABSL_GUARDED_BY(mu) = false;
   std::vector<std::thread> workers;
-
-  bool Ready() const ABSL_SHARED_LOCKS_REQUIRED(mu) { return stop || !queue.empty(); }
 
   void Loop() {
     for (;;) {
       std::function<void()> fn;
       {
-        absl::MutexLock lock(&mu);
-        mu.Await(absl::Condition(this, &Rep::Ready));
+        MutexLock lock(&mu);
+        while (!stop && queue.empty()) changed.Wait(&mu);
         if (queue.empty()) return;
         fn = std::move(queue.front());
         queue.pop_front();
@@ -44,16 +43,20 @@ ThreadPool::ThreadPool(int threads)
 
 ThreadPool::~ThreadPool() {
   {
-    absl::MutexLock lock(&rep_->mu);
+    MutexLock lock(&rep_->mu);
     rep_->stop = true;
   }
+  rep_->changed.SignalAll();
   for (std::thread& t : rep_->workers) t.join();
 }
 
 void ThreadPool::Schedule(std::function<void()> fn) {
   if (threads_ == 1) return fn();
-  absl::MutexLock lock(&rep_->mu);
-  rep_->queue.push_back(std::move(fn));
+  {
+    MutexLock lock(&rep_->mu);
+    rep_->queue.push_back(std::move(fn));
+  }
+  rep_->changed.Signal();
 }
 
 namespace {
@@ -71,8 +74,9 @@ struct Loop {
       if (begin >= total) return;
       fn(begin, std::min(total, begin + grain));
       if (left.fetch_sub(1, std::memory_order_acq_rel) == 1) {
-        absl::MutexLock lock(&mu);
+        MutexLock lock(&mu);
         done = true;
+        finished.Signal();
       }
     }
   }
@@ -81,7 +85,8 @@ struct Loop {
   const absl::FunctionRef<void(int64_t, int64_t)> fn;
   std::atomic<int64_t> next{0};
   std::atomic<int64_t> left;
-  absl::Mutex mu;
+  Mutex mu;
+  CondVar finished;
   bool done ABSL_GUARDED_BY(mu) = false;
 };
 
@@ -108,8 +113,8 @@ void ThreadPool::ParallelFor(int64_t total, int64_t grain,
     __builtin_ia32_pause();
 #endif
   }
-  absl::MutexLock lock(&loop->mu);
-  loop->mu.Await(absl::Condition(&loop->done));
+  MutexLock lock(&loop->mu);
+  while (!loop->done) loop->finished.Wait(&loop->mu);
 }
 
 }  // namespace ferry

@@ -26,7 +26,7 @@ void Variable::Publish() {
 }
 
 void Variable::SwapContents(Tensor* contents) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   if (UpdateHook* h = hook_.load(std::memory_order_acquire)) h->BeforeUpdate(this);
   std::swap(*current_.load(std::memory_order_relaxed), *contents);
   // No Run holds a reference now: tensors of former shapes can go.
@@ -38,7 +38,7 @@ void Variable::SwapContents(Tensor* contents) {
 
 absl::StatusOr<Variable*> VariableStore::LookupOrCreate(const std::string& name, DType dtype,
                                                         const PartialShape& shape) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   std::unique_ptr<Variable>& v = variables_[name];
   if (!v) {
     v = std::make_unique<Variable>(name, dtype, shape);
@@ -51,7 +51,7 @@ absl::StatusOr<Variable*> VariableStore::LookupOrCreate(const std::string& name,
 }
 
 Variable* VariableStore::Find(const std::string& name) const {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   auto it = variables_.find(name);
   return it == variables_.end() ? nullptr : it->second.get();
 }
@@ -59,7 +59,7 @@ Variable* VariableStore::Find(const std::string& name) const {
 std::vector<Variable*> VariableStore::All() const {
   std::vector<Variable*> all;
   {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(&mu_);
     for (const auto& [name, v] : variables_) all.push_back(v.get());
   }
   std::sort(all.begin(), all.end(),

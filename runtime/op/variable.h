@@ -15,7 +15,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
+#include "runtime/base/mutex.h"
 #include "runtime/op/partial_shape.h"
 #include "runtime/tensor/tensor.h"
 
@@ -51,7 +51,7 @@ class Variable {
   const Tensor& tensor() const { return *current_.load(std::memory_order_acquire); }
 
   // What kernels that write hold meanwhile.
-  absl::Mutex& mu() ABSL_LOCK_RETURNED(mu_) { return mu_; }
+  Mutex& mu() ABSL_LOCK_RETURNED(mu_) { return mu_; }
 
   // The contents for changing in place: tells the hook first. REQUIRES: initialized().
   Tensor* MutableTensor() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
@@ -79,7 +79,7 @@ class Variable {
   const std::string name_;
   const DType dtype_;
   const PartialShape shape_;
-  absl::Mutex mu_;
+  Mutex mu_;
   // Points into owned_; a shape change appends there, since another Run may still read the old
   // one. The store drops old ones when it holds the gate exclusively.
   std::atomic<Tensor*> current_{&first_};
@@ -100,12 +100,12 @@ class VariableStore {
   std::vector<Variable*> All() const;             // By name.
 
   // Shared: a Run that touches variables. Exclusive: a snapshot's cut, a restore's swap.
-  absl::Mutex& gate() ABSL_LOCK_RETURNED(gate_) { return gate_; }
+  SharedMutex& gate() ABSL_LOCK_RETURNED(gate_) { return gate_; }
 
  private:
-  mutable absl::Mutex mu_;
+  mutable Mutex mu_;
   absl::flat_hash_map<std::string, std::unique_ptr<Variable>> variables_ ABSL_GUARDED_BY(mu_);
-  absl::Mutex gate_;
+  SharedMutex gate_;
 };
 
 }  // namespace ferry

@@ -471,7 +471,7 @@ Plan::~Plan() = default;
 absl::StatusOr<Frame*> Plan::AcquireFrame(const RunContext& context) const {
   Frame* frame = idle_.exchange(nullptr, std::memory_order_acquire);
   if (!frame) {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(&mu_);
     if (!free_.empty()) {
       frame = free_.back();
       free_.pop_back();
@@ -489,7 +489,7 @@ absl::StatusOr<Frame*> Plan::AcquireFrame(const RunContext& context) const {
     absl::Status status = steps_[t].kernel->Compute(&frame->contexts_[t]);
     if (!status.ok()) return Annotate(status, Describe(steps_[t].node));
   }
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   frames_.push_back(std::move(fresh));
   return frame;
 }
@@ -498,7 +498,7 @@ void Plan::ReleaseFrame(Frame* frame) const {
   frame->DropBorrowed();
   frame = idle_.exchange(frame, std::memory_order_acq_rel);
   if (!frame) return;
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   free_.push_back(frame);
 }
 
@@ -583,7 +583,7 @@ absl::Status Plan::Fetch(Frame* frame, std::vector<Tensor>* fetches) const {
                                   slot.variable->name(), " (fetch ", what.name(), ")");
       }
       // Never the variable's own memory: the next Run would change what was fetched.
-      absl::MutexLock lock(&slot.variable->mu());
+      MutexLock lock(&slot.variable->mu());
       status = GiveOut(slot.variable->tensor(), false, out);
     } else {
       status = GiveOut(slot.tensor, fetch_shares_[i], out);

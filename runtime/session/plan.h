@@ -25,7 +25,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
+#include "runtime/base/mutex.h"
 #include "absl/types/span.h"
 #include "runtime/graph/graph.h"
 #include "runtime/op/kernel.h"
@@ -96,7 +96,7 @@ class Plan {
 
   // Frames that no Run uses now. The common case, one thread, is an exchange of `idle_`.
   mutable std::atomic<Frame*> idle_{nullptr};
-  mutable absl::Mutex mu_;
+  mutable Mutex mu_;
   mutable std::vector<std::unique_ptr<Frame>> frames_ ABSL_GUARDED_BY(mu_);
   mutable std::vector<Frame*> free_ ABSL_GUARDED_BY(mu_);
 };

@@ -24,7 +24,7 @@ struct Session::Rep {
   VariableStore variables;
   std::atomic<int64_t> next_step_id{1};
 
-  absl::Mutex mu;
+  Mutex mu;
   // Kernels before plans: plans point to them.
   absl::flat_hash_map<const Node*, std::unique_ptr<Plan::NodeKernel>> kernels ABSL_GUARDED_BY(mu);
   absl::flat_hash_map<std::string, std::shared_ptr<Plan>> plans ABSL_GUARDED_BY(mu);
@@ -57,7 +57,7 @@ struct Session::Rep {
     }
     key += '|';
     for (const Node* n : signature.targets) absl::StrAppend(&key, n->id(), ",");
-    absl::MutexLock lock(&mu);
+    MutexLock lock(&mu);
     auto it = plans.find(key);
     if (it != plans.end()) return it->second;
     FERRY_ASSIGN_OR_RETURN(std::unique_ptr<Plan> plan,
