@@ -9,6 +9,7 @@ namespace ferry {
 absl::StatusOr<Tensor*> Variable::TensorForOverwrite(const TensorShape& shape) {
   Tensor* now = current_.load(std::memory_order_relaxed);
   if (now->initialized() && now->shape() == shape) {
+    pending_.reset();  // Left by a kernel that failed before it published.
     if (UpdateHook* h = hook_.load(std::memory_order_acquire)) h->BeforeUpdate(this);
     return now;
   }

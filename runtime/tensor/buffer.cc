@@ -28,22 +28,42 @@ HostAllocator* HostAllocator::Get() {
   return allocator;
 }
 
-absl::StatusOr<BufferRef> HostAllocator::Allocate(size_t bytes) {
-  const int64_t limit = limit_.load(std::memory_order_relaxed);
+namespace {
+
+absl::Status CheckLimit(size_t bytes, int64_t in_use, int64_t limit) {
   const int64_t n = static_cast<int64_t>(bytes);
-  if (n < 0 || n > limit || in_use_.fetch_add(n, std::memory_order_relaxed) > limit - n) {
-    if (n >= 0 && n <= limit) in_use_.fetch_sub(n, std::memory_order_relaxed);
-    return ResourceExhausted("out of host memory: ", bytes, " bytes asked for, ", bytes_in_use(),
-                             " in use, limit ", limit);
-  }
+  if (n >= 0 && n <= limit && in_use <= limit - n) return absl::OkStatus();
+  return ResourceExhausted("out of host memory: ", bytes, " bytes asked for, ", in_use,
+                           " in use, limit ", limit);
+}
+
+}  // namespace
+
+absl::Status HostAllocator::CheckFits(size_t bytes) const {
+  return CheckLimit(bytes, bytes_in_use(), limit());
+}
+
+absl::Status HostAllocator::Reserve(size_t bytes) {
+  // The count never goes beyond the limit, not even for a moment: another thread's request that
+  // fits must not fail on account of one that doesn't.
+  int64_t now = bytes_in_use();
+  do {
+    FERRY_RETURN_IF_ERROR(CheckLimit(bytes, now, limit()));
+  } while (!in_use_.compare_exchange_weak(now, now + static_cast<int64_t>(bytes),
+                                          std::memory_order_relaxed));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<BufferRef> HostAllocator::Allocate(size_t bytes) {
+  FERRY_RETURN_IF_ERROR(Reserve(bytes));
   const size_t total = kHeader + (bytes + kHostAlignment - 1) / kHostAlignment * kHostAlignment;
   // Large blocks start at a huge page, and ask for such: fewer faults and TLB misses.
   constexpr size_t kHuge = size_t{2} << 20;
   void* p = std::aligned_alloc(kHostAlignment, total);
   if (!p) {
-    in_use_.fetch_sub(n, std::memory_order_relaxed);
-    return ResourceExhausted("out of host memory: ", bytes, " bytes asked for, ", bytes_in_use(),
-                             " in use");
+    Unreserve(bytes);
+    return ResourceExhausted("out of host memory: the system has no ", bytes, " bytes; ",
+                             bytes_in_use(), " in use");
   }
   if (total >= 2 * kHuge) {
     const uintptr_t begin = (reinterpret_cast<uintptr_t>(p) + kHuge - 1) / kHuge * kHuge;
@@ -54,33 +74,36 @@ absl::StatusOr<BufferRef> HostAllocator::Allocate(size_t bytes) {
 }
 
 void HostAllocator::Release(Buffer* b) {
-  static_cast<HostAllocator*>(b->owner_)->in_use_.fetch_sub(static_cast<int64_t>(b->capacity_),
-                                                            std::memory_order_relaxed);
+  static_cast<HostAllocator*>(b->owner_)->Unreserve(b->capacity_);
   b->~Buffer();
   std::free(b);
 }
 
 class StringBufferMaker {
  public:
-  static BufferRef Make(int64_t count) {
-    auto* strings = new std::string[count];
-    return BufferRef(new Buffer(strings, static_cast<size_t>(count) * sizeof(std::string),
-                                &Release, nullptr));
+  static absl::StatusOr<BufferRef> Make(int64_t count) {
+    int64_t bytes;
+    if (__builtin_mul_overflow(count, static_cast<int64_t>(sizeof(std::string)), &bytes)) {
+      return ResourceExhausted(count, " strings are more than any memory holds");
+    }
+    FERRY_RETURN_IF_ERROR(HostAllocator::Get()->Reserve(static_cast<size_t>(bytes)));
+    // Without exceptions: the limit may lie above what the system has.
+    auto* strings = new (std::nothrow) std::string[static_cast<size_t>(count)];
+    if (!strings) {
+      HostAllocator::Get()->Unreserve(static_cast<size_t>(bytes));
+      return ResourceExhausted("out of host memory: the system has no ", bytes, " bytes");
+    }
+    return BufferRef(new Buffer(strings, static_cast<size_t>(bytes), &Release, nullptr));
   }
+
+ private:
   static void Release(Buffer* b) {
     delete[] static_cast<std::string*>(b->data());
+    HostAllocator::Get()->Unreserve(b->capacity());
     delete b;
   }
 };
 
-absl::StatusOr<BufferRef> AllocateStrings(int64_t count) {
-  // Holding the host allocator's word that this many bytes fit its limit is enough of a check.
-  if (count > 1024) {
-    absl::StatusOr<BufferRef> fits =
-        HostAllocator::Get()->Allocate(static_cast<size_t>(count) * sizeof(std::string));
-    if (!fits.ok()) return fits.status();
-  }
-  return StringBufferMaker::Make(count);
-}
+absl::StatusOr<BufferRef> AllocateStrings(int64_t count) { return StringBufferMaker::Make(count); }
 
 }  // namespace ferry

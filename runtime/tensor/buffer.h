@@ -98,16 +98,27 @@ class HostAllocator : public Allocator {
   const char* name() const override { return "host"; }
   absl::StatusOr<BufferRef> Allocate(size_t bytes) override;
   int64_t bytes_in_use() const override { return in_use_.load(std::memory_order_relaxed); }
+  // ResourceExhausted if `bytes` more would be beyond the limit now; takes nothing.
+  absl::Status CheckFits(size_t bytes) const;
   void set_limit(int64_t bytes) { limit_.store(bytes, std::memory_order_relaxed); }
 
+  int64_t limit() const { return limit_.load(std::memory_order_relaxed); }
+
  private:
+  friend class StringBufferMaker;
   HostAllocator();
   static void Release(Buffer* b);
+  // Counts `bytes` as in use, if they fit the limit, and no longer.
+  absl::Status Reserve(size_t bytes);
+  void Unreserve(size_t bytes) {
+    in_use_.fetch_sub(static_cast<int64_t>(bytes), std::memory_order_relaxed);
+  }
   std::atomic<int64_t> in_use_{0};
   std::atomic<int64_t> limit_;
 };
 
-// `count` empty std::strings, destroyed with the buffer.
+// `count` empty std::strings, destroyed with the buffer. The string objects count against the host
+// allocator's limit, what they point to doesn't.
 absl::StatusOr<BufferRef> AllocateStrings(int64_t count);
 
 }  // namespace ferry

@@ -1,5 +1,5 @@
 // TensorShape: the sizes of a tensor's dimensions, all known. PartialShape (for graphs) is in
-// runtime/op/shape_inference.h.
+// runtime/op/partial_shape.h.
 #ifndef FERRY_RUNTIME_TENSOR_SHAPE_H_
 #define FERRY_RUNTIME_TENSOR_SHAPE_H_
 

@@ -116,7 +116,10 @@ class Tensor {
 
  private:
   Tensor(DType dtype, const TensorShape& shape, BufferRef buffer)
-      : dtype_(dtype), shape_(shape), buffer_(std::move(buffer)), data_(buffer_->data()) {}
+      : dtype_(dtype),
+        shape_(shape),
+        buffer_(std::move(buffer)),
+        data_(buffer_ ? buffer_->data() : nullptr) {}
 
   DType dtype_ = DType::kInvalid;
   TensorShape shape_;
