@@ -47,18 +47,28 @@ class GradientContext {
 
 // For each x the sum over all y of dy/dx, times grad_ys (ones where empty or shorter). An x that
 // no y depends on gets an empty Output. Nodes are made under "<scope>/gradients". Gradients don't
-// pass integers, StopGradient, or `stop_gradients`. NotFound names an op on the way that has no
-// gradient.
+// pass integers, StopGradient, or `stop_gradients`. With `gate_gradients` an op's gradients may be
+// used only when all of them are there (TensorFlow's GATE_OP: what its optimizers ask for, and what
+// their graphs' names show). NotFound names an op on the way that has no gradient; Unimplemented a
+// loop.
 absl::Status AddSymbolicGradients(const Scope& scope, const std::vector<Output>& ys,
                                   const std::vector<Output>& xs, std::vector<Output>* grads,
                                   const std::vector<Output>& grad_ys = {},
-                                  const std::vector<Output>& stop_gradients = {});
+                                  const std::vector<Output>& stop_gradients = {},
+                                  bool gate_gradients = false);
 
-// For ops with broadcasting: sums `grad` over the axes along which `x` was broadcast against
-// `other`, and gives it x's shape. When both shapes are known and equal it is `grad` itself.
-// Outputs for x and y (for a binary op's two inputs).
+// For ops with broadcasting: each gradient summed over the axes along which its input (x or y) was
+// broadcast against the other, in that input's shape. When both shapes are known and equal they are
+// the gradients that were given. An empty gradient stays empty.
 std::pair<Output, Output> UnbroadcastGradients(const Scope& s, Output x, Output y, Output grad_x,
                                                Output grad_y);
+
+// A tensor's shape as an int32 vector: a constant where it is known, a Shape node otherwise.
+Output ShapeOf(const Scope& s, Output x);
+
+// A scalar constant of a floating dtype, int32 or int64; InvalidArgument in the scope's status for
+// others.
+Output ScalarConst(const Scope& s, DType dtype, double value);
 
 }  // namespace ferry
 
