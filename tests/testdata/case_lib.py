@@ -3,7 +3,7 @@
 A file is a binary GraphDef. It holds many cases; the case K is made of these nodes:
 
   K/in0, K/in1, ...   Const: the inputs of the op, in the order of the NodeDef's inputs
-  K/aux0, ...         other nodes between the inputs and the op (only in the control-flow family)
+  K/...               other nodes between the inputs and the op (only in control.pb)
   K/op                the op under test, with the attributes that TensorFlow gives it
   K/expect0, ...      Const: TensorFlow's CPU result for K/op:0, K/op:1, ...
   K/tol, K/rtol       Const float scalars, absent where they are 0 (see below)
@@ -19,8 +19,8 @@ A case has at most one of the two: rtol for what is computed element by element,
 K holds no slash. Cases are in the order in which they were made.
 
 Further forms, which other tests read:
-  op_cases/gradients.pb   K/dy0.. the gradients coming in at K/op:0.., and K/grad0.. what
-                          tf.gradients gives for K/in0.. (absent: no gradient)
+  op_cases/gradients.pb   K/dyI the gradient coming in at K/op:I (absent: that output takes no
+                          part), and K/gradI what tf.gradients gives for K/inI (absent: none)
   op_cases/apply.pb       K/init0.. initial values of the ref inputs, K/in0.. the other inputs in
                           order, K/apply string scalar: a serialised NodeDef (op and attrs; its
                           inputs are left out), K/expect0.. the variables afterwards; the op's own

@@ -10,7 +10,8 @@ import sys
 import numpy as np
 
 from case_lib import (ALL, FLOATS, INTS, NUMBERS, SIGNED, UNSIGNED, CaseFile, NoKernel, TF_DTYPE,
-                      arr, ramp, rand)
+                      arr, bare, ramp, rand, session_config, tf, tf1)
+from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 INF, NAN = float("inf"), float("nan")
 SPECIAL = [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 3.25, -3.25, 6.0, 6.5, 7.0, 0.1, -0.1, 1e-3,
@@ -711,7 +712,67 @@ def cast():
     f.write()
 
 
-FAMILIES = [unary, binary, broadcast, reductions, matmul, nn, shapes, gather, cast]
+def const_case(f, name, proto, error=None):
+    """A Const node with that very TensorProto, against its value with every element written."""
+    k = f.unique(name)
+    with tf.Graph().as_default() as g:
+        gd = tf1.GraphDef()
+        n = gd.node.add(name=k + "/op", op="Const")
+        n.attr["dtype"].type = proto.dtype
+        n.attr["value"].tensor.CopyFrom(proto)
+        out = err = None
+        try:
+            t, = tf.import_graph_def(gd, return_elements=[k + "/op:0"], name="")
+            with tf1.Session(graph=g, config=session_config()) as sess:
+                out = [sess.run(t)]
+        except tf.errors.OpError as e:
+            err = e
+        except ValueError as e:  # What import_graph_def makes of an InvalidArgument.
+            err = tf.errors.InvalidArgumentError(None, None, str(e))
+    if (err is None) != (error is None):
+        f.complain(name, "expected error %s, found %s" % (error, err and bare(err)))
+        return
+    f.graph_def.node.extend(gd.node)
+    f.finish(k, out, 0, err, error)
+
+
+def const():
+    """The encodings of TensorProto: raw, one by one, and shortened, where the last value repeats."""
+    f = CaseFile("op_cases/const.pb")
+
+    def proto(d, shape, **fields):
+        p = TensorProto(dtype=TF_DTYPE[d].as_datatype_enum, **fields)
+        for s in shape:
+            p.tensor_shape.dim.add().size = s
+        return p
+
+    bits = {"half": [0x3C00, 0xBC00, 0x7C00], "bfloat16": [0x3F80, 0xBF80, 0x7F80]}
+    values = {"float": [1.5, -2.0, 3.25], "double": [1.5, -2.0, 1e300], "bool": [True, False, True],
+              "string": [b"a", b"", b"\xff\x00"], "int64": [1, -2**63, 2**63 - 1], "uint32": [1, 2, 2**32 - 1],
+              "uint64": [1, 2, 2**64 - 1]}
+    fields = {"float": "float_val", "double": "double_val", "bool": "bool_val", "string": "string_val",
+              "int64": "int64_val", "uint32": "uint32_val", "uint64": "uint64_val", "half": "half_val",
+              "bfloat16": "half_val"}
+    for d in ALL:
+        field = fields.get(d, "int_val")
+        v = values.get(d) or bits.get(d) or [1, INT_RANGE[d][1], INT_RANGE[d][0]]
+        for tag, shape, given in [("full", [3], v), ("scalar", [], v[:1]), ("splat", [2, 3], v[1:2]),
+                                  ("tail", [7], v), ("none", [2], []), ("empty", [0], []), ("empty2", [2, 0], []),
+                                  ("matrix", [3, 1], v)]:
+            const_case(f, "%s_%s" % (d, tag), proto(d, shape, **{field: given}))
+        if d != "string":
+            a = arr([1, 0, 1, 1], d)
+            const_case(f, d + "_content", proto(d, [2, 2], tensor_content=a.tobytes()))
+            const_case(f, d + "_content_short", proto(d, [2, 2], tensor_content=a.tobytes()[:-1]), error=[])
+            const_case(f, d + "_content_long", proto(d, [2, 2], tensor_content=a.tobytes() + b"\0"), error=[])
+    const_case(f, "too_many", proto("float", [2], float_val=[1, 2, 3]))
+    const_case(f, "scalar_many", proto("float", [], float_val=[1, 2]))
+    const_case(f, "negative_shape", proto("float", [-3], float_val=[1]), error=[])
+    const_case(f, "huge_shape", proto("float", [2**40, 2**40], float_val=[1]), error=[])
+    f.write()
+
+
+FAMILIES = [unary, binary, broadcast, reductions, matmul, nn, shapes, gather, cast, const]
 
 
 def main():
