@@ -112,6 +112,16 @@ TEST_P(FileSystemTest, NamesAndDirectories) {
   EXPECT_EQ(fs_->NewWritableFile(Path("sub/x")).status().code(), absl::StatusCode::kNotFound);
 }
 
+TEST_P(FileSystemTest, CreateDirsMakesWhatIsMissing) {
+  EXPECT_TRUE(CreateDirs(fs_, Path("a/b//c/")).ok());
+  EXPECT_TRUE(CreateDirs(fs_, Path("a/b/c")).ok());
+  EXPECT_TRUE(fs_->Stat(Path("a/b/c"))->is_directory);
+  EXPECT_TRUE(WriteFileAtomically(fs_, Path("a/file"), "").ok());
+  EXPECT_EQ(CreateDirs(fs_, Path("a/file")).code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(CreateDirs(fs_, Path("a/file/b")).code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_TRUE(CreateDirs(fs_, "/").ok());
+}
+
 TEST_P(FileSystemTest, LockKeepsOthersOut) {
   std::vector<int> order;
   auto lock = fs_->Lock(dir_);

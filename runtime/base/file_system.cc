@@ -30,6 +30,25 @@ absl::Status WriteFileAtomically(FileSystem* fs, const std::string& path, absl::
   return fs->SyncDir(DirName(path));
 }
 
+absl::Status CreateDirs(FileSystem* fs, const std::string& path) {
+  const size_t end = path.find_last_not_of('/') + 1;  // 0: the root, or no name at all.
+  if (end != 0 && end != path.size()) return CreateDirs(fs, path.substr(0, end));
+  const absl::StatusOr<FileInfo> info = fs->Stat(path);
+  if (info.ok()) {
+    if (info->is_directory) return absl::OkStatus();
+    return FailedPrecondition("'", path, "' is to be a directory, but is a file");
+  }
+  if (!absl::IsNotFound(info.status())) return info.status();
+  const std::string parent = DirName(path);
+  if (parent == path) return info.status();
+  FERRY_RETURN_IF_ERROR(CreateDirs(fs, parent));
+  const absl::Status made = fs->CreateDir(path);
+  // Another process may have made it meanwhile.
+  if (absl::IsAlreadyExists(made)) return absl::OkStatus();
+  FERRY_RETURN_IF_ERROR(made);
+  return fs->SyncDir(parent);
+}
+
 std::string DirName(absl::string_view path) {
   const size_t slash = path.rfind('/');
   if (slash == absl::string_view::npos) return ".";

@@ -123,6 +123,9 @@ absl::StatusOr<std::string> ReadFile(FileSystem* fs, const std::string& path);
 // `path` + ".ferry-tmp".
 absl::Status WriteFileAtomically(FileSystem* fs, const std::string& path, absl::string_view data);
 
+// Makes the directory `path` and those above it that are missing; each one made is durable.
+absl::Status CreateDirs(FileSystem* fs, const std::string& path);
+
 // "a/b" of "a/b/c", "." of "c", "/" of "/c".
 std::string DirName(absl::string_view path);
 std::string BaseName(absl::string_view path);

@@ -1,0 +1,323 @@
+// Event files: see event_writer.h.
+#include "saver/event_writer.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cfloat>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "runtime/base/crc32c.h"
+#include "runtime/base/status.h"
+
+namespace ferry {
+namespace {
+
+constexpr char kFilePrefix[] = "events.out.tfevents.";
+constexpr char kFileVersion[] = "brain.Event:2";
+constexpr size_t kHeaderSize = 12;  // Length and its crc.
+constexpr size_t kFooterSize = 4;   // The data's crc.
+// Protobuf's own limit on a message.
+constexpr uint64_t kMaxRecord = (uint64_t{1} << 31) - 1;
+
+// The format's numbers are little-endian, as the machines are that this project builds for.
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "a little-endian machine is needed");
+
+template <typename T>
+T Load(const char* from) {
+  T value;
+  memcpy(&value, from, sizeof(value));
+  return value;
+}
+
+template <typename T>
+void Store(T value, char* to) {
+  memcpy(to, &value, sizeof(value));
+}
+
+double Now() { return absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch()); }
+
+std::string HostName() {
+  char name[256] = {};
+  if (gethostname(name, sizeof(name) - 1) != 0 || name[0] == '\0') return "localhost";
+  // It is to be a part of a file's name.
+  std::replace(name, name + strlen(name), '/', '_');
+  return name;
+}
+
+const std::vector<double>& BucketLimits() {
+  static const auto* const limits = [] {
+    std::vector<double> positive;
+    for (double v = 1e-12; v < 1e20; v *= 1.1) positive.push_back(v);
+    positive.push_back(DBL_MAX);
+    auto* all = new std::vector<double>();
+    for (auto it = positive.rbegin(); it != positive.rend(); ++it) all->push_back(-*it);
+    all->push_back(0.0);
+    all->insert(all->end(), positive.begin(), positive.end());
+    return all;
+  }();
+  return *limits;
+}
+
+}  // namespace
+
+proto::HistogramProto MakeHistogram(absl::Span<const double> values) {
+  const std::vector<double>& limits = BucketLimits();
+  std::vector<double> counts(limits.size());
+  proto::HistogramProto histogram;
+  double min = DBL_MAX, max = -DBL_MAX, sum = 0, sum_squares = 0;
+  for (const double value : values) {
+    const size_t bucket = std::upper_bound(limits.begin(), limits.end(), value) - limits.begin();
+    ++counts[std::min(bucket, limits.size() - 1)];  // DBL_MAX lies in the last one.
+    min = std::min(min, value);
+    max = std::max(max, value);
+    sum += value;
+    sum_squares += value * value;
+  }
+  histogram.set_min(min);
+  histogram.set_max(max);
+  histogram.set_num(static_cast<double>(values.size()));
+  histogram.set_sum(sum);
+  histogram.set_sum_squares(sum_squares);
+  for (size_t i = 0; i < limits.size(); ++i) {
+    if (counts[i] == 0) {
+      while (i + 1 < limits.size() && counts[i + 1] == 0) ++i;
+    }
+    histogram.add_bucket_limit(limits[i]);
+    histogram.add_bucket(counts[i]);
+  }
+  return histogram;
+}
+
+void AppendRecord(absl::string_view data, std::string* out) {
+  char header[kHeaderSize];
+  Store<uint64_t>(data.size(), header);
+  Store<uint32_t>(MaskCrc32c(Crc32c({header, 8})), header + 8);
+  char footer[kFooterSize];
+  Store<uint32_t>(MaskCrc32c(Crc32c(data)), footer);
+  out->append(header, kHeaderSize);
+  out->append(data.data(), data.size());
+  out->append(footer, kFooterSize);
+}
+
+absl::StatusOr<std::unique_ptr<FileWriter>> FileWriter::Open(FileSystem* fs,
+                                                             const std::string& logdir,
+                                                             const FileWriterOptions& options) {
+  if (absl::StrContains(options.filename_suffix, '/')) {
+    return InvalidArgument("an event file's suffix '", options.filename_suffix,
+                           "' must not contain path components");
+  }
+  FERRY_RETURN_IF_ERROR(CreateDirs(fs, logdir));
+  // Two writers that start in one second must not get one name: the file would be emptied.
+  static std::atomic<int> counter{0};
+  const double now = Now();
+  std::string path;
+  do {
+    path = JoinPath(logdir,
+                    absl::StrFormat("%s%010d.%s.%d.%d%s", kFilePrefix, static_cast<int64_t>(now),
+                                    HostName(), getpid(), counter++, options.filename_suffix));
+  } while (fs->Exists(path));
+  FERRY_ASSIGN_OR_RETURN(std::unique_ptr<WritableFile> file, fs->NewWritableFile(path));
+  FERRY_RETURN_IF_ERROR(fs->SyncDir(logdir));
+  std::unique_ptr<FileWriter> writer(new FileWriter(std::move(path), std::move(file), options));
+  proto::Event event;
+  event.set_wall_time(now);
+  event.set_file_version(kFileVersion);
+  event.mutable_source_metadata()->set_writer("ferry.saver.event_writer");
+  FERRY_RETURN_IF_ERROR(writer->AddEvent(std::move(event)));
+  // An error of the file shows here, and a TensorBoard that looks on sees the run begin.
+  FERRY_RETURN_IF_ERROR(writer->Flush());
+  return writer;
+}
+
+FileWriter::FileWriter(std::string path, std::unique_ptr<WritableFile> file,
+                       const FileWriterOptions& options)
+    : path_(std::move(path)),
+      options_(options),
+      file_(std::move(file)),
+      thread_([this] { Work(); }) {}
+
+FileWriter::~FileWriter() { Close().IgnoreError(); }
+
+void FileWriter::Work() {
+  absl::MutexLock lock(&mu_);
+  const auto due = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) {
+    return closing_ || wanted_ > written_ || pending_.size() >= options_.buffer_bytes;
+  };
+  for (;;) {
+    mu_.AwaitWithTimeout(absl::Condition(&due), options_.flush_interval);
+    if (pending_.empty() || !status_.ok()) {
+      // Nothing to write, or to no avail; those who wait see the status.
+      written_ = added_;
+      pending_.clear();
+      if (closing_) return;
+      continue;
+    }
+    std::string records;
+    records.swap(pending_);
+    mu_.Unlock();
+    const absl::Status status = file_->Append(records);
+    mu_.Lock();
+    written_ += records.size();
+    KeepFirst(&status_, status);
+  }
+}
+
+absl::Status FileWriter::AddEvent(proto::Event event) {
+  if (event.wall_time() == 0) event.set_wall_time(Now());
+  std::string data;
+  if (event.ByteSizeLong() > kMaxRecord || !event.SerializeToString(&data)) {
+    return InvalidArgument("an event of ", event.ByteSizeLong(), " bytes for '", path_,
+                           "' exceeds the limit of ", kMaxRecord);
+  }
+  absl::MutexLock lock(&mu_);
+  if (closing_) return FailedPrecondition("the event file '", path_, "' is closed");
+  const auto has_room = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) {
+    return closing_ || !status_.ok() || pending_.size() < 16 * options_.buffer_bytes;
+  };
+  mu_.Await(absl::Condition(&has_room));
+  if (closing_) return FailedPrecondition("the event file '", path_, "' is closed");
+  FERRY_RETURN_IF_ERROR(status_);
+  const size_t before = pending_.size();
+  AppendRecord(data, &pending_);
+  added_ += pending_.size() - before;
+  return absl::OkStatus();
+}
+
+absl::Status FileWriter::AddSummary(const proto::Summary& summary, int64_t step) {
+  proto::Event event;
+  event.set_step(step);
+  *event.mutable_summary() = summary;
+  return AddEvent(std::move(event));
+}
+
+absl::Status FileWriter::AddScalar(absl::string_view tag, float value, int64_t step) {
+  proto::Summary summary;
+  proto::Summary::Value* const entry = summary.add_value();
+  entry->set_tag(std::string(tag));
+  entry->set_simple_value(value);
+  return AddSummary(summary, step);
+}
+
+absl::Status FileWriter::AddHistogram(absl::string_view tag, absl::Span<const double> values,
+                                      int64_t step) {
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (!std::isfinite(values[i])) {
+      return InvalidArgument("the histogram '", tag, "' has the value ", values[i], " at index ",
+                             i, "; its values must be finite");
+    }
+  }
+  proto::Summary summary;
+  proto::Summary::Value* const entry = summary.add_value();
+  entry->set_tag(std::string(tag));
+  *entry->mutable_histo() = MakeHistogram(values);
+  return AddSummary(summary, step);
+}
+
+absl::Status FileWriter::AddHistogram(absl::string_view tag, absl::Span<const float> values,
+                                      int64_t step) {
+  return AddHistogram(tag, std::vector<double>(values.begin(), values.end()), step);
+}
+
+absl::Status FileWriter::AddGraph(const proto::GraphDef& graph) {
+  proto::Event event;
+  if (!graph.SerializeToString(event.mutable_graph_def())) {
+    return InvalidArgument("a graph for '", path_, "' can't be serialized");
+  }
+  return AddEvent(std::move(event));
+}
+
+absl::Status FileWriter::AddMetaGraph(const proto::MetaGraphDef& meta_graph) {
+  proto::Event event;
+  if (!meta_graph.SerializeToString(event.mutable_meta_graph_def())) {
+    return InvalidArgument("a meta graph for '", path_, "' can't be serialized");
+  }
+  return AddEvent(std::move(event));
+}
+
+absl::Status FileWriter::AddSessionLog(const proto::SessionLog& log, int64_t step) {
+  proto::Event event;
+  event.set_step(step);
+  *event.mutable_session_log() = log;
+  return AddEvent(std::move(event));
+}
+
+absl::Status FileWriter::Flush() {
+  absl::MutexLock lock(&mu_);
+  const uint64_t end = added_;
+  wanted_ = std::max(wanted_, end);
+  const auto done = [&]() ABSL_SHARED_LOCKS_REQUIRED(mu_) { return written_ >= end; };
+  mu_.Await(absl::Condition(&done));
+  return status_;
+}
+
+absl::Status FileWriter::Close() {
+  {
+    absl::MutexLock lock(&mu_);
+    if (closing_) {
+      mu_.Await(absl::Condition(&closed_));
+      return status_;
+    }
+    closing_ = true;
+  }
+  thread_.join();  // From here on the file is this thread's.
+  absl::MutexLock lock(&mu_);
+  if (status_.ok()) status_ = file_->Sync();
+  KeepFirst(&status_, file_->Close());
+  closed_ = true;
+  return status_;
+}
+
+absl::StatusOr<EventFileContents> ReadEvents(FileSystem* fs, const std::string& path) {
+  FERRY_ASSIGN_OR_RETURN(std::unique_ptr<RandomAccessFile> file, fs->OpenForRead(path));
+  EventFileContents contents;
+  std::string data;
+  uint64_t offset = 0;
+  const auto damaged = [&](absl::string_view what) {
+    return DataLoss("event file '", path, "': ", what, " of the record at byte ", offset,
+                    " is damaged");
+  };
+  while (offset < file->size()) {
+    uint64_t left = file->size() - offset;
+    contents.truncated_bytes = left;
+    if (left < kHeaderSize) return contents;
+    char header[kHeaderSize];
+    FERRY_RETURN_IF_ERROR(file->Read(offset, kHeaderSize, header));
+    if (Load<uint32_t>(header + 8) != MaskCrc32c(Crc32c({header, 8}))) {
+      return damaged("the length");
+    }
+    left -= kHeaderSize;
+    const uint64_t length = Load<uint64_t>(header);
+    if (length > kMaxRecord) return damaged("the length");
+    if (left < length + kFooterSize) return contents;
+    data.resize(length + kFooterSize);
+    FERRY_RETURN_IF_ERROR(file->Read(offset + kHeaderSize, data.size(), &data[0]));
+    const uint32_t crc = Load<uint32_t>(data.data() + length);
+    data.resize(length);
+    if (crc != MaskCrc32c(Crc32c(data))) return damaged("the data");
+    if (!contents.events.emplace_back().ParseFromString(data)) {
+      return DataLoss("event file '", path, "': the record at byte ", offset,
+                      " is whole, but isn't an Event");
+    }
+    offset += kHeaderSize + length + kFooterSize;
+  }
+  contents.truncated_bytes = 0;
+  return contents;
+}
+
+absl::StatusOr<std::vector<std::string>> ListEventFiles(FileSystem* fs, const std::string& logdir) {
+  FERRY_ASSIGN_OR_RETURN(const std::vector<std::string> names, fs->List(logdir));
+  std::vector<std::string> paths;
+  for (const std::string& name : names) {
+    if (absl::StartsWith(name, kFilePrefix)) paths.push_back(JoinPath(logdir, name));
+  }
+  return paths;
+}
+
+}  // namespace ferry
