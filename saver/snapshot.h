@@ -1,0 +1,106 @@
+// Snapshot: the contents of variables at one moment, while training goes on.
+//
+//   FERRY_ASSIGN_OR_RETURN(auto snapshot, Snapshot::Take(store, variables, &pool));
+//   for each variable i, for each chunk:  crc = snapshot->Read(i, offset, n, slot, crc);
+//
+// The cut takes the store's gate exclusively, only to mark each variable. From then on:
+//
+//              Read (saver's thread)                  first update (a Run's thread)
+//   marked ──▶ copies a piece of the live bytes       copies the rest, that wasn't read yet,
+//              to the slot, under the entry's mutex   to the shadow pool; then changes the live
+//                                                     bytes; later Reads come from the shadow
+//
+// So an update waits for a copy of its variable's bytes at most; when the pool is used up, it waits
+// until that variable was read to its end. Addresses stay, nothing is torn.
+#ifndef FERRY_SAVER_SNAPSHOT_H_
+#define FERRY_SAVER_SNAPSHOT_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "runtime/base/mutex.h"
+#include "runtime/op/variable.h"
+
+namespace ferry {
+
+// Memory for the old bytes of variables that are updated while a snapshot is saved. Kept from save
+// to save, and touched beforehand: writing to fresh pages costs several times as much as the copy.
+// Thread-safe; serves one snapshot at a time.
+class ShadowPool {
+ public:
+  // `limit`: bytes at most. 0: no pool, updates wait.
+  explicit ShadowPool(size_t limit) : limit_(limit) {}
+  ~ShadowPool();
+  ShadowPool(const ShadowPool&) = delete;
+  ShadowPool& operator=(const ShadowPool&) = delete;
+
+  // Makes `bytes` (at most the limit) ready and touched. Without the memory it stays smaller.
+  // REQUIRES: nothing allocated.
+  void Reserve(size_t bytes);
+  // 64-byte aligned memory, or null when the pool is used up.
+  char* Allocate(size_t bytes);
+  void FreeAll();
+  size_t limit() const { return limit_; }
+  size_t reserved() const { return size_; }
+
+ private:
+  const size_t limit_;
+  char* base_ = nullptr;
+  size_t size_ = 0;
+  Mutex mu_;
+  size_t used_ ABSL_GUARDED_BY(mu_) = 0;
+};
+
+struct SnapshotStats {
+  int64_t cut_ns = 0;          // How long the gate was held exclusively.
+  int64_t shadowed_bytes = 0;  // Copied by updates.
+  int64_t shadow_ns = 0;       // Time that updates spent in those copies.
+  int64_t waits = 0;           // Updates that waited because the pool was used up.
+  int64_t wait_ns = 0;
+};
+
+// Take and destroy from one thread; Read from one thread at a time a variable.
+class Snapshot {
+ public:
+  // FailedPrecondition "Attempting to use uninitialized value v". The variables outlive the
+  // snapshot; a variable is in one snapshot at a time (FailedPrecondition otherwise). `pool` may be
+  // null: none. Reserves the pool before the cut.
+  static absl::StatusOr<std::unique_ptr<Snapshot>> Take(VariableStore* store,
+                                                        absl::Span<Variable* const> variables,
+                                                        ShadowPool* pool);
+  // Updates that wait go on; what wasn't read is gone.
+  ~Snapshot();
+  Snapshot(const Snapshot&) = delete;
+  Snapshot& operator=(const Snapshot&) = delete;
+
+  int size() const { return static_cast<int>(entries_.size()); }
+  const Variable& variable(int i) const;
+  // Of the contents at the cut.
+  const TensorShape& shape(int i) const;
+  size_t bytes(int i) const;
+  // A string variable's contents at the cut (copied then).
+  const Tensor& strings(int i) const;
+
+  // Copies bytes [offset, offset + n) of variable i to `dst` and extends the crc by them. Offsets
+  // ascend from 0 without gaps. REQUIRES: not a string variable.
+  uint32_t Read(int i, size_t offset, size_t n, void* dst, uint32_t crc);
+
+  // After the last Read, or during (then of what happened so far).
+  SnapshotStats stats() const;
+
+ private:
+  class Entry;
+  Snapshot() = default;
+  std::vector<std::unique_ptr<Entry>> entries_;
+  ShadowPool* pool_ = nullptr;
+  int64_t cut_ns_ = 0;
+};
+
+}  // namespace ferry
+
+#endif  // FERRY_SAVER_SNAPSHOT_H_
