@@ -56,10 +56,20 @@ NUMBERS = FLOATS + INTS
 ALL = NUMBERS + ["bool", "string"]
 
 TF_DTYPE = {
-    "half": tf.float16, "bfloat16": tf.bfloat16, "float": tf.float32, "double": tf.float64,
-    "int8": tf.int8, "int16": tf.int16, "int32": tf.int32, "int64": tf.int64,
-    "uint8": tf.uint8, "uint16": tf.uint16, "uint32": tf.uint32, "uint64": tf.uint64,
-    "bool": tf.bool, "string": tf.string,
+    "half": tf.float16,
+    "bfloat16": tf.bfloat16,
+    "float": tf.float32,
+    "double": tf.float64,
+    "int8": tf.int8,
+    "int16": tf.int16,
+    "int32": tf.int32,
+    "int64": tf.int64,
+    "uint8": tf.uint8,
+    "uint16": tf.uint16,
+    "uint32": tf.uint32,
+    "uint64": tf.uint64,
+    "bool": tf.bool,
+    "string": tf.string,
 }
 NP_DTYPE = {k: v.as_numpy_dtype for k, v in TF_DTYPE.items()}
 NAME_OF = {v: k for k, v in TF_DTYPE.items()}
@@ -75,8 +85,7 @@ def session_config():
     config = tf1.ConfigProto(inter_op_parallelism_threads=1, intra_op_parallelism_threads=1)
     config.graph_options.optimizer_options.opt_level = tf1.OptimizerOptions.L0
     config.graph_options.rewrite_options.disable_meta_optimizer = True
-    config.graph_options.rewrite_options.constant_folding = (
-        rewriter_config_pb2.RewriterConfig.OFF)
+    config.graph_options.rewrite_options.constant_folding = (rewriter_config_pb2.RewriterConfig.OFF)
     config.graph_options.place_pruned_graph = True
     return config
 
@@ -284,8 +293,7 @@ class CaseFile:
         if rtol and scale:
             const_node(self.graph_def, k + "/rtol", np.array(rtol * scale, np.float32))
 
-    def per_dtype(self, op_type, make_inputs, dtypes=None, tol=0.0, rtol=0.0, tag="",
-                  **attrs):
+    def per_dtype(self, op_type, make_inputs, dtypes=None, tol=0.0, rtol=0.0, tag="", **attrs):
         """One case a dtype that has a kernel. make_inputs(dtype) gives the inputs."""
         done = []
         for d in dtypes or ALL:
@@ -294,8 +302,12 @@ class CaseFile:
                 if inputs is None:
                     continue
                 a = {k: (v(d) if callable(v) else v) for k, v in attrs.items()}
-                self.case("%s_%s%s" % (op_type, d, "_" + tag if tag else ""), op_type, inputs,
-                          tol=tol, rtol=rtol, **a)
+                self.case("%s_%s%s" % (op_type, d, "_" + tag if tag else ""),
+                          op_type,
+                          inputs,
+                          tol=tol,
+                          rtol=rtol,
+                          **a)
                 done.append(d)
             except NoKernel:
                 self.skipped.append((op_type, d))
@@ -309,8 +321,8 @@ class CaseFile:
         data = self.graph_def.SerializeToString(deterministic=True)
         with open(self.path, "wb") as f:
             f.write(data)
-        print("%-40s %4d cases %7d bytes" % (os.path.relpath(self.path, HERE), len(self.names),
-                                             len(data)))
+        print("%-40s %4d cases %7d bytes" %
+              (os.path.relpath(self.path, HERE), len(self.names), len(data)))
 
 
 def bare(err):
@@ -320,9 +332,11 @@ def bare(err):
 
 
 def status_name(err):
-    names = ["OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
-             "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
-             "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"]
+    names = [
+        "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND",
+        "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
+        "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"
+    ]
     return names[err.error_code]
 
 

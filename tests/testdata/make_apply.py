@@ -6,8 +6,8 @@ tensorflow-cpu 2.21: python make_apply.py
 
 import numpy as np
 
-from case_lib import (ALL, FLOATS, CaseFile, NoKernel, TF_DTYPE, arr, bare,
-                      const_node, dtype_name, is_missing, ramp, rand, session_config, tf, tf1)
+from case_lib import (ALL, FLOATS, CaseFile, NoKernel, TF_DTYPE, arr, bare, const_node, dtype_name,
+                      is_missing, ramp, rand, session_config, tf, tf1)
 from tensorflow.python.framework import op_def_library
 
 
@@ -17,8 +17,9 @@ def apply_case(f, name, op_type, init, inputs, tol=0.0, error=None, steps=1, **a
         refs = {}
         for arg, a in init:
             refs[arg] = tf1.Variable(tf.constant(a), name=arg, use_resource=False)
-        values = {arg: tf1.placeholder(TF_DTYPE[dtype_name(a)], name="in_" + arg)
-                  for arg, a in inputs}
+        values = {
+            arg: tf1.placeholder(TF_DTYPE[dtype_name(a)], name="in_" + arg) for arg, a in inputs
+        }
         kwargs = {arg: v._ref() for arg, v in refs.items()}
         kwargs.update(values)
         try:
@@ -67,17 +68,16 @@ def optimizers():
         ("ApplyAdagradV2", ["var", "accum"], [("lr", 0.1), ("epsilon", 1e-3), ("grad", None)]),
         ("ApplyRMSProp", ["var", "ms", "mom"], rms),
         ("ApplyCenteredRMSProp", ["var", "mg", "ms", "mom"], rms),
-        ("ApplyAdadelta", ["var", "accum", "accum_update"],
-         [("lr", 0.5), ("rho", 0.9), ("epsilon", 1e-3), ("grad", None)]),
+        ("ApplyAdadelta", ["var", "accum", "accum_update"], [("lr", 0.5), ("rho", 0.9),
+                                                             ("epsilon", 1e-3), ("grad", None)]),
         ("ApplyFtrl", ["var", "accum", "linear"], ftrl),
-        ("ApplyAdaMax", ["var", "m", "v"],
-         [a for a in adam if a[0] != "beta2_power"]),
+        ("ApplyAdaMax", ["var", "m", "v"], [a for a in adam if a[0] != "beta2_power"]),
         ("ApplyAddSign", ["var", "m"],
          [lr, ("alpha", 1.0), ("sign_decay", 0.9), ("beta", 0.9), ("grad", None)]),
         ("ApplyPowerSign", ["var", "m"],
          [lr, ("logbase", 1.0), ("sign_decay", 0.9), ("beta", 0.9), ("grad", None)]),
-        ("ApplyProximalGradientDescent", ["var"],
-         [("alpha", 0.1), ("l1", 0.01), ("l2", 0.02), ("delta", None)]),
+        ("ApplyProximalGradientDescent", ["var"], [("alpha", 0.1), ("l1", 0.01), ("l2", 0.02),
+                                                   ("delta", None)]),
     ]
 
 
@@ -117,21 +117,35 @@ def main():
                         f.skipped.append((op, d))
         # Where the gradient has another shape, and a NaN and an infinity in it.
         init = [(r, rand([3], "float", 0.5, 1.5)) for r in refs]
-        apply_case(f, op + "_shape", op, init,
+        apply_case(f,
+                   op + "_shape",
+                   op,
+                   init,
                    [(a, arr([1, 2], "float") if v is None else arr(v, "float")) for a, v in inputs],
-                   error=["same shape"], **attributes(op))
+                   error=["same shape"],
+                   **attributes(op))
         if op in ("ApplyGradientDescent", "ApplyMomentum", "ApplyAdam"):
-            apply_case(f, op + "_nan", op, init,
+            apply_case(f,
+                       op + "_nan",
+                       op,
+                       init,
                        [(a, arr([np.nan, np.inf, 1], "float") if v is None else arr(v, "float"))
-                        for a, v in inputs], tol=8, **attributes(op))
-            apply_case(f, op + "_empty", op, [(r, ramp([0, 2], "float")) for r in refs],
-                       [(a, ramp([0, 2], "float") if v is None else arr(v, "float"))
-                        for a, v in inputs], **attributes(op))
+                        for a, v in inputs],
+                       tol=8,
+                       **attributes(op))
+            apply_case(
+                f, op + "_empty", op, [(r, ramp([0, 2], "float")) for r in refs],
+                [(a, ramp([0, 2], "float") if v is None else arr(v, "float")) for a, v in inputs],
+                **attributes(op))
             name, bad = [(a, v) for a, v in inputs if v is not None][0]
-            apply_case(f, op + "_vector_lr", op, init,
-                       [(a, arr([1, 2, 3], "float") if v is None else
-                         (arr([bad, bad], "float") if a == name else arr(v, "float")))
-                        for a, v in inputs], error=[name + " is not a scalar"], **attributes(op))
+            apply_case(f,
+                       op + "_vector_lr",
+                       op,
+                       init, [(a, arr([1, 2, 3], "float") if v is None else
+                               (arr([bad, bad], "float") if a == name else arr(v, "float")))
+                              for a, v in inputs],
+                       error=[name + " is not a scalar"],
+                       **attributes(op))
     for d in ALL:
         for op, arg in [("Assign", "value"), ("AssignAdd", "value"), ("AssignSub", "value")]:
             attrs = {"use_locking": False}
@@ -142,13 +156,23 @@ def main():
                            [(arg, ramp([4], d, 1))], **attrs)
             except NoKernel:
                 f.skipped.append((op, d))
-    apply_case(f, "Assign_shape", "Assign", [("ref", ramp([3], "float"))],
-               [("value", ramp([2], "float"))], validate_shape=True, use_locking=True,
-               error=["Assign requires shapes of both tensors to match. lhs shape= [3] rhs shape= [2]"])
-    apply_case(f, "Assign_novalidate", "Assign", [("ref", ramp([3], "float"))],
-               [("value", ramp([2, 2], "float"))], validate_shape=False, use_locking=True)
-    apply_case(f, "AssignAdd_shape", "AssignAdd", [("ref", ramp([3], "float"))],
-               [("value", ramp([2], "float"))], use_locking=False, error=["must be the same size"])
+    apply_case(
+        f,
+        "Assign_shape",
+        "Assign", [("ref", ramp([3], "float"))], [("value", ramp([2], "float"))],
+        validate_shape=True,
+        use_locking=True,
+        error=["Assign requires shapes of both tensors to match. lhs shape= [3] rhs shape= [2]"])
+    apply_case(f,
+               "Assign_novalidate",
+               "Assign", [("ref", ramp([3], "float"))], [("value", ramp([2, 2], "float"))],
+               validate_shape=False,
+               use_locking=True)
+    apply_case(f,
+               "AssignAdd_shape",
+               "AssignAdd", [("ref", ramp([3], "float"))], [("value", ramp([2], "float"))],
+               use_locking=False,
+               error=["must be the same size"])
     f.write()
 
 

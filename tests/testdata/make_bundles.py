@@ -2,8 +2,8 @@
 
 Run with the Python of a virtual environment that has tensorflow-cpu 2.21: python make_bundles.py
 
-bundles/NAME.index, NAME.data-* is a checkpoint; bundles/NAME.txt says what a reader has to find, one
-tensor a line, sorted by name, four fields separated by tabs:
+bundles/NAME.index, NAME.data-* is a checkpoint; bundles/NAME.txt says what a reader has to find,
+one tensor a line, sorted by name, four fields separated by tabs:
     name   percent-encoded: every byte outside [A-Za-z0-9_./-] is %XX
     dtype  half, bfloat16, float, double, int8, ..., string, complex64, qint8, float8_e5m2, ...
     shape  [2,3]; a scalar is []
@@ -34,8 +34,8 @@ identical/: what a test can write again from scratch and compare byte for byte.
       j/complex  complex64 [2]  i + 1 - 2j
       k          bfloat16 [2,2] i - 1
     blocks.index (its data file is left out; blocks.crc has that file's crc32c in hex and its size)
-      holds 7,000 int32 scalars: NNNN is i in four digits, the name is vNNNN/wNNNN/xNNNN/yNNNN/zNNNN,
-      the value is i
+      holds 7,000 int32 scalars: NNNN is i in four digits, the name is
+      vNNNN/wNNNN/xNNNN/yNNNN/zNNNN, the value is i
 """
 
 import glob
@@ -85,8 +85,13 @@ def const(dtype, shape, data):
         proto.tensor_content = data
     g = tf1.get_default_graph()
     return g.create_op(
-        "Const", [], [tf.as_dtype(proto.dtype)],
-        attrs={"value": tf1.AttrValue(tensor=proto), "dtype": tf1.AttrValue(type=proto.dtype)},
+        "Const",
+        [],
+        [tf.as_dtype(proto.dtype)],
+        attrs={
+            "value": tf1.AttrValue(tensor=proto),
+            "dtype": tf1.AttrValue(type=proto.dtype)
+        },
     ).outputs[0]
 
 
@@ -94,9 +99,10 @@ def save(prefix, tensors, slices=None):
     """Saves (name, dtype, shape, data) by one SaveV2, in that order."""
     with tf.Graph().as_default():
         values = [const(*t[1:]) for t in tensors]
-        op = tf.raw_ops.SaveV2(
-            prefix=prefix, tensor_names=tf.constant([t[0] for t in tensors]),
-            shape_and_slices=tf.constant(slices or [""] * len(tensors)), tensors=values)
+        op = tf.raw_ops.SaveV2(prefix=prefix,
+                               tensor_names=tf.constant([t[0] for t in tensors]),
+                               shape_and_slices=tf.constant(slices or [""] * len(tensors)),
+                               tensors=values)
         with tf1.Session() as sess:
             sess.run(op)
 
@@ -119,8 +125,12 @@ def all_dtypes():
             a = np.concatenate([a, np.array([info.max, info.min, info.tiny], dtype=t)])
         # A denormal, the largest number and a nan with a payload, as bits.
         bits = {2: "<u2", 4: "<u4", 8: "<u8"}[a.itemsize]
-        nan = {"half": 0xFE01, "bfloat16": 0xFF83, "float": 0xFFC00001,
-               "double": 0xFFF8000000000001}[name]
+        nan = {
+            "half": 0xFE01,
+            "bfloat16": 0xFF83,
+            "float": 0xFFC00001,
+            "double": 0xFFF8000000000001
+        }[name]
         a = np.concatenate([a.view(bits), np.array([1, nan], dtype=bits)])
         tensors.append((name, [a.size], a.tobytes()))
     for t in ["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]:
@@ -133,8 +143,10 @@ def all_dtypes():
     every_byte = bytes(range(256))
     for t, width in [("qint8", 1), ("quint8", 1), ("qint16", 2), ("quint16", 2), ("qint32", 4)]:
         tensors.append((t, [3, 2], every_byte[120:120 + 6 * width]))
-    for t in ["float8_e5m2", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e4m3b11fnuz",
-              "float8_e5m2fnuz"]:
+    for t in [
+            "float8_e5m2", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e4m3b11fnuz",
+            "float8_e5m2fnuz"
+    ]:
         tensors.append((t, [256], every_byte))
     tensors.append(("int4", [16], bytes([(i - 8) & 0xFF for i in range(16)])))
     tensors.append(("uint4", [16], bytes(range(16))))
@@ -187,11 +199,13 @@ def shapes():
 
 
 def names():
-    odd = [b"a", b"a/b", b"a/b/c", b"ab", b"a b", b" leading", b"trailing ", b"tab\there",
-           b"line\nbreak", b"percent%20", b"a:0", b"^a", b"//", b"/", b".", b"..", b"../up", b"~",
-           "gr\u00f6\u00dfe".encode(), "\u8239".encode(), b"\xff", b"\xff\xff", b"\xfe\xff",
-           b"\x01", b"nul\x00inside", b"nul", b"quote\"'", b"back\\slash", b"n" * 2000, b"Z", b"_",
-           b"w/Adam", b"w/Adam_1", b"0", b"checkpoint", b"-00000-of-00001"]
+    odd = [
+        b"a", b"a/b", b"a/b/c", b"ab", b"a b", b" leading", b"trailing ", b"tab\there",
+        b"line\nbreak", b"percent%20", b"a:0", b"^a", b"//", b"/", b".", b"..", b"../up", b"~",
+        "gr\u00f6\u00dfe".encode(), "\u8239".encode(), b"\xff", b"\xff\xff", b"\xfe\xff", b"\x01",
+        b"nul\x00inside", b"nul", b"quote\"'", b"back\\slash", b"n" * 2000, b"Z", b"_", b"w/Adam",
+        b"w/Adam_1", b"0", b"checkpoint", b"-00000-of-00001"
+    ]
     tensors = [(n,) + of(np.array([i], dtype=np.int32)) for i, n in enumerate(odd)]
     save(os.path.join(OUT, "names"), tensors)
     write_manifest("names", tensors)
@@ -214,12 +228,13 @@ def sharded():
                 a = np.arange(3 * (i + 1), dtype=np.float32).reshape(3, i + 1) + 100 * i
                 variables.append(tf1.get_variable("s%d" % i, initializer=a, use_resource=False))
         with tf1.device("/cpu:1"):
-            variables.append(tf1.get_variable("step", initializer=np.int64(12),
-                                              use_resource=False))
+            variables.append(tf1.get_variable("step", initializer=np.int64(12), use_resource=False))
         saver = tf1.train.Saver(variables, sharded=True)
         with tf1.Session(config=tf1.ConfigProto(device_count={"CPU": 3})) as sess:
             sess.run(tf1.global_variables_initializer())
-            saver.save(sess, os.path.join(OUT, "sharded"), write_meta_graph=False,
+            saver.save(sess,
+                       os.path.join(OUT, "sharded"),
+                       write_meta_graph=False,
                        write_state=False)
             tensors = [(v.op.name.encode(),) + of(sess.run(v)) for v in variables]
     write_manifest("sharded", tensors)
@@ -227,36 +242,49 @@ def sharded():
 
 def partitioned():
     with tf.Graph().as_default():
-        rows = tf1.get_variable(
-            "rows", initializer=tf.constant(np.arange(21, dtype=np.float32).reshape(7, 3)), use_resource=False,
-            partitioner=tf1.fixed_size_partitioner(3, axis=0))
-        cols = tf1.get_variable(
-            "cols", initializer=tf.constant(np.arange(40, dtype=np.float64).reshape(4, 10)), use_resource=False,
-            partitioner=tf1.fixed_size_partitioner(4, axis=1))
-        vec = tf1.get_variable(
-            "vec", initializer=tf.constant(np.arange(11, dtype=np.int64)), use_resource=False,
-            partitioner=tf1.fixed_size_partitioner(2))
-        deep = tf1.get_variable(
-            "deep", initializer=tf.constant(np.arange(48, dtype=np.float32).reshape(2, 4, 2, 3)),
-            use_resource=False, partitioner=tf1.fixed_size_partitioner(2, axis=1))
+        rows = tf1.get_variable("rows",
+                                initializer=tf.constant(
+                                    np.arange(21, dtype=np.float32).reshape(7, 3)),
+                                use_resource=False,
+                                partitioner=tf1.fixed_size_partitioner(3, axis=0))
+        cols = tf1.get_variable("cols",
+                                initializer=tf.constant(
+                                    np.arange(40, dtype=np.float64).reshape(4, 10)),
+                                use_resource=False,
+                                partitioner=tf1.fixed_size_partitioner(4, axis=1))
+        vec = tf1.get_variable("vec",
+                               initializer=tf.constant(np.arange(11, dtype=np.int64)),
+                               use_resource=False,
+                               partitioner=tf1.fixed_size_partitioner(2))
+        deep = tf1.get_variable("deep",
+                                initializer=tf.constant(
+                                    np.arange(48, dtype=np.float32).reshape(2, 4, 2, 3)),
+                                use_resource=False,
+                                partitioner=tf1.fixed_size_partitioner(2, axis=1))
         whole = tf1.get_variable("whole", initializer=np.float32([1, 2]), use_resource=False)
         saver = tf1.train.Saver()
         with tf1.Session() as sess:
             sess.run(tf1.global_variables_initializer())
-            saver.save(sess, os.path.join(OUT, "partitioned_1d"), write_meta_graph=False,
+            saver.save(sess,
+                       os.path.join(OUT, "partitioned_1d"),
+                       write_meta_graph=False,
                        write_state=False)
-            tensors = [(n, ) + of(sess.run(tf.convert_to_tensor(v))) for n, v in
-                       [(b"rows", rows), (b"cols", cols), (b"vec", vec), (b"deep", deep),
-                        (b"whole", whole)]]
+            tensors = [(n,) + of(sess.run(tf.convert_to_tensor(v)))
+                       for n, v in [(b"rows", rows), (b"cols",
+                                                      cols), (b"vec", vec), (b"deep",
+                                                                             deep), (b"whole",
+                                                                                     whole)]]
     write_manifest("partitioned_1d", tensors)
     # Tiles in two dimensions, which Python's partitioned variables don't make; uneven, and one
     # tensor whose slices leave a dimension whole.
     tile = np.arange(4 * 6, dtype=np.float32).reshape(4, 6)
     cube = np.arange(2 * 3 * 4, dtype=np.int32).reshape(2, 3, 4)
     parts = [(b"tiles", tile, "4 6 %d,%d:%d,%d" % (r, rn, c, cn), tile[r:r + rn, c:c + cn])
-             for r, rn in [(0, 1), (1, 3)] for c, cn in [(0, 2), (2, 2), (4, 2)]]
-    parts += [(b"cube", cube, "2 3 4 -:%d,%d:-" % (r, n), cube[:, r:r + n])
-              for r, n in [(0, 2), (2, 1)]]
+             for r, rn in [(0, 1), (1, 3)]
+             for c, cn in [(0, 2), (2, 2), (4, 2)]]
+    parts += [
+        (b"cube", cube, "2 3 4 -:%d,%d:-" % (r, n), cube[:, r:r + n]) for r, n in [(0, 2), (2, 1)]
+    ]
     parts += [(b"plain", np.float32([7]), "", np.float32([7]))]
     save(os.path.join(OUT, "partitioned_2d"), [(p[0],) + of(p[3]) for p in parts],
          [p[2] for p in parts])
@@ -267,18 +295,28 @@ def partitioned():
 def v1():
     with tf.Graph().as_default():
         values = {
-            "f": np.arange(6, dtype=np.float32).reshape(2, 3), "d": np.array([0.5, -1e300]),
-            "i": np.array([1, -2, 3], np.int32), "l": np.array(2**40, np.int64),
-            "b": np.array([True, False]), "s": np.array([b"", b"x\xff", b"long" * 30], object),
-            "u": np.array([0, 255], np.uint8), "h": np.array([0.5, -2], np.float16),
-            "e": np.zeros([0, 2], np.float32), "c": np.array([1 - 2j], np.complex64),
-            "q": np.array([-128, 127], np.int8), "w": np.array([-32768, 5], np.int16),
+            "f": np.arange(6, dtype=np.float32).reshape(2, 3),
+            "d": np.array([0.5, -1e300]),
+            "i": np.array([1, -2, 3], np.int32),
+            "l": np.array(2**40, np.int64),
+            "b": np.array([True, False]),
+            "s": np.array([b"", b"x\xff", b"long" * 30], object),
+            "u": np.array([0, 255], np.uint8),
+            "h": np.array([0.5, -2], np.float16),
+            "e": np.zeros([0, 2], np.float32),
+            "c": np.array([1 - 2j], np.complex64),
+            "q": np.array([-128, 127], np.int8),
+            "w": np.array([-32768, 5], np.int16),
         }
-        variables = [tf1.get_variable(k, initializer=tf.constant(v), use_resource=False)
-                     for k, v in values.items()]
-        variables.append(tf1.get_variable(
-            "p", initializer=tf.constant(np.arange(10, dtype=np.float32).reshape(5, 2)), use_resource=False,
-            partitioner=tf1.fixed_size_partitioner(2)))
+        variables = [
+            tf1.get_variable(k, initializer=tf.constant(v), use_resource=False)
+            for k, v in values.items()
+        ]
+        variables.append(
+            tf1.get_variable("p",
+                             initializer=tf.constant(np.arange(10, dtype=np.float32).reshape(5, 2)),
+                             use_resource=False,
+                             partitioner=tf1.fixed_size_partitioner(2)))
         saver = tf1.train.Saver(write_version=tf1.train.SaverDef.V1)
         with tf1.Session() as sess:
             sess.run(tf1.global_variables_initializer())
@@ -308,8 +346,8 @@ def identical():
         (b"k",) + of((np.arange(4) - 1).astype(bf16).reshape(2, 2)),
     ])
     prefix = os.path.join(IDENTICAL, "blocks")
-    save(prefix, [("v%04d/w%04d/x%04d/y%04d/z%04d" % ((i,) * 5),) + of(np.int32(i))
-                  for i in range(7000)])
+    save(prefix,
+         [("v%04d/w%04d/x%04d/y%04d/z%04d" % ((i,) * 5),) + of(np.int32(i)) for i in range(7000)])
     data = prefix + ".data-00000-of-00001"
     with open(data, "rb") as f:
         b = f.read()

@@ -53,11 +53,14 @@ def fl(shape, seed=1, lo=-2.0, hi=2.0, dtype="float"):
 
 
 def elementwise(f):
-    for op in ["Neg", "Abs", "Sign", "Square", "Exp", "Floor", "Sigmoid", "Tanh", "Relu", "Relu6", "Elu",
-               "Softplus", "Identity", "StopGradient", "ZerosLike", "OnesLike", "Sin", "Cos",
-               "Erf", "Expm1", "Selu", "LeakyRelu", "Softsign"]:
+    for op in [
+            "Neg", "Abs", "Sign", "Square", "Exp", "Floor", "Sigmoid", "Tanh", "Relu", "Relu6",
+            "Elu", "Softplus", "Identity", "StopGradient", "ZerosLike", "OnesLike", "Sin", "Cos",
+            "Erf", "Expm1", "Selu", "LeakyRelu", "Softsign"
+    ]:
         for d in FLOATS if op in ("Square", "Exp", "Tanh", "Relu", "Sigmoid") else ["float"]:
-            gradient_case(f, "%s_%s" % (op, d), op, [fl([2, 5], dtype=d, lo=-3, hi=8 if op == "Relu6" else 3)])
+            gradient_case(f, "%s_%s" % (op, d), op,
+                          [fl([2, 5], dtype=d, lo=-3, hi=8 if op == "Relu6" else 3)])
     gradient_case(f, "Abs_zero", "Abs", [arr([0, -1, 2], "float")])
     gradient_case(f, "Relu_zero", "Relu", [arr([0, -1, 2], "float")])
     for op in ["Sqrt", "Rsqrt", "Log", "Log1p", "Reciprocal", "Inv"]:
@@ -65,15 +68,20 @@ def elementwise(f):
         gradient_case(f, op + "_double", op, [fl([3], lo=0.3, hi=4, dtype="double")])
     shapes = [([2, 3], [2, 3]), ([2, 3], [3]), ([], [2, 2]), ([2, 1, 3], [4, 1]), ([2, 3], [1, 1]),
               ([0, 3], [1, 3]), ([1, 2, 1, 2, 1], [2, 1, 2, 1, 2])]
-    for op in ["Add", "AddV2", "Sub", "Mul", "RealDiv", "Div", "Pow", "Maximum", "Minimum",
-               "SquaredDifference", "DivNoNan", "FloorDiv", "FloorMod", "MulNoNan"]:
+    for op in [
+            "Add", "AddV2", "Sub", "Mul", "RealDiv", "Div", "Pow", "Maximum", "Minimum",
+            "SquaredDifference", "DivNoNan", "FloorDiv", "FloorMod", "MulNoNan"
+    ]:
         for i, (a, b) in enumerate(shapes):
             if i > 3 and op not in ("AddV2", "Mul", "RealDiv", "Pow"):
                 continue
             gradient_case(f, "%s_%d" % (op, i), op, [fl(a, 1, 0.4, 3), fl(b, 2, 0.4, 3)])
-        gradient_case(f, op + "_double", op, [fl([3], 1, 0.4, 3, "double"), fl([3], 2, 0.4, 3, "double")])
+        gradient_case(f, op + "_double", op,
+                      [fl([3], 1, 0.4, 3, "double"),
+                       fl([3], 2, 0.4, 3, "double")])
     gradient_case(f, "Pow_zero", "Pow", [arr([0, 0, 2, -1], "float"), arr([2, 0, 3, 2], "float")])
-    gradient_case(f, "DivNoNan_zero", "DivNoNan", [arr([1, 0, 2], "float"), arr([0, 0, 4], "float")])
+    gradient_case(f, "DivNoNan_zero", "DivNoNan",
+                  [arr([1, 0, 2], "float"), arr([0, 0, 4], "float")])
     for op in ["Maximum", "Minimum"]:
         gradient_case(f, op + "_ties", op, [arr([1, 2, 3], "float"), arr([1, 3, 2], "float")])
     for n in [1, 2, 4]:
@@ -85,15 +93,17 @@ def elementwise(f):
     for i, (c, a, b) in enumerate([([3], [3], [3]), ([3], [], [2, 3]), ([2, 1], [1, 3], [3])]):
         gradient_case(f, "SelectV2_%d" % i, "SelectV2", [rand(c, "bool", seed=3), fl(a), fl(b, 2)])
     gradient_case(f, "ClipByValue_0", "ClipByValue", [fl([7]), arr(-1, "float"), arr(1, "float")])
-    for s, d in [("float", "double"), ("double", "float"), ("float", "half"), ("float", "bfloat16")]:
+    for s, d in [("float", "double"), ("double", "float"), ("float", "half"),
+                 ("float", "bfloat16")]:
         gradient_case(f, "Cast_%s_%s" % (s, d), "Cast", [fl([4], dtype=s)], DstT=TF_DTYPE[d])
 
 
 def reductions(f):
     for op in ["Sum", "Mean", "Max", "Min", "Prod"]:
-        for i, (s, axes, keep) in enumerate([([2, 3], [0], False), ([2, 3], [1], False), ([2, 3], [1], True),
-                                             ([2, 3], [0, 1], False), ([2, 3, 2], [-1], False),
-                                             ([2, 3, 2], [0, 2], True), ([4], [0], False), ([2, 3], [], False),
+        for i, (s, axes, keep) in enumerate([([2, 3], [0], False), ([2, 3], [1], False),
+                                             ([2, 3], [1], True), ([2, 3], [0, 1], False),
+                                             ([2, 3, 2], [-1], False), ([2, 3, 2], [0, 2], True),
+                                             ([4], [0], False), ([2, 3], [], False),
                                              ([], [], False), ([2, 3, 2], [1], False)]):
             gradient_case(f, "%s_%d" % (op, i), op, [fl(s, 5), arr(axes, "int32")], keep_dims=keep)
         gradient_case(f, op + "_double", op, [fl([2, 3], 5, dtype="double"), arr([0], "int32")])
@@ -109,15 +119,23 @@ def matrices(f):
     for ta in [False, True]:
         for tb in [False, True]:
             a, b = fl([3, 4]), fl([4, 2], 2)
-            gradient_case(f, "MatMul_%d%d" % (ta, tb), "MatMul", [a.T if ta else a, b.T if tb else b],
-                          transpose_a=ta, transpose_b=tb)
+            gradient_case(f,
+                          "MatMul_%d%d" % (ta, tb),
+                          "MatMul", [a.T if ta else a, b.T if tb else b],
+                          transpose_a=ta,
+                          transpose_b=tb)
             x, y = fl([2, 3, 4]), fl([2, 4, 2], 2)
             for op in ["BatchMatMul", "BatchMatMulV2"]:
-                gradient_case(f, "%s_%d%d" % (op, ta, tb), op,
-                              [x.transpose(0, 2, 1) if ta else x, y.transpose(0, 2, 1) if tb else y],
-                              adj_x=ta, adj_y=tb)
+                gradient_case(
+                    f,
+                    "%s_%d%d" % (op, ta, tb),
+                    op, [x.transpose(0, 2, 1) if ta else x,
+                         y.transpose(0, 2, 1) if tb else y],
+                    adj_x=ta,
+                    adj_y=tb)
     gradient_case(f, "BatchMatMulV2_bc", "BatchMatMulV2", [fl([2, 1, 3, 4]), fl([3, 4, 2], 2)])
-    for i, (s, c, fmt) in enumerate([([3, 4], 4, "NHWC"), ([2, 2, 2, 3], 3, "NHWC"), ([2, 3, 2, 2], 3, "NCHW")]):
+    for i, (s, c, fmt) in enumerate([([3, 4], 4, "NHWC"), ([2, 2, 2, 3], 3, "NHWC"),
+                                     ([2, 3, 2, 2], 3, "NCHW")]):
         gradient_case(f, "BiasAdd_%d" % i, "BiasAdd", [fl(s), fl([c], 2)], data_format=fmt)
     for op in ["Softmax", "LogSoftmax"]:
         gradient_case(f, op + "_0", op, [fl([3, 4])])
@@ -140,29 +158,66 @@ def shaping(f):
     for i, ax in enumerate([0, 1, -1]):
         gradient_case(f, "Pack_%d" % i, "Pack", [fl([2, 3], j) for j in range(3)], axis=ax)
         gradient_case(f, "Unpack_%d" % i, "Unpack", [x], num=x.shape[ax], axis=ax)
-    gradient_case(f, "ConcatV2_0", "ConcatV2", [fl([2, 3]), fl([2, 1], 2), fl([2, 2], 3), arr(1, "int32")])
+    gradient_case(f, "ConcatV2_0", "ConcatV2",
+                  [fl([2, 3]), fl([2, 1], 2),
+                   fl([2, 2], 3), arr(1, "int32")])
     gradient_case(f, "ConcatV2_1", "ConcatV2", [fl([2, 3]), fl([1, 3], 2), arr(-2, "int32")])
     gradient_case(f, "Split_0", "Split", [arr(1, "int32"), fl([2, 4])], num_split=2)
-    gradient_case(f, "SplitV_0", "SplitV", [fl([2, 5]), arr([1, 4], "int32"), arr(1, "int32")], num_split=2)
+    gradient_case(
+        f, "SplitV_0", "SplitV",
+        [fl([2, 5]), arr([1, 4], "int32"), arr(1, "int32")], num_split=2)
     gradient_case(f, "Slice_0", "Slice", [x, arr([1, 0, 1], "int32"), arr([1, -1, 2], "int32")])
-    gradient_case(f, "StridedSlice_0", "StridedSlice", [x, arr([0, 1], "int32"), arr([2, 3], "int32"), arr([1, 1], "int32")],
-                  shrink_axis_mask=1)
-    gradient_case(f, "StridedSlice_1", "StridedSlice", [x, arr([0, 0, 3], "int32"), arr([0, 0, 0], "int32"), arr([1, 1, -2], "int32")],
-                  ellipsis_mask=1, new_axis_mask=2, end_mask=4)
-    gradient_case(f, "StridedSlice_2", "StridedSlice", [fl([7]), arr([5], "int32"), arr([0], "int32"), arr([-2], "int32")])
+    gradient_case(
+        f,
+        "StridedSlice_0",
+        "StridedSlice",
+        [x, arr([0, 1], "int32"),
+         arr([2, 3], "int32"), arr([1, 1], "int32")],
+        shrink_axis_mask=1)
+    gradient_case(f,
+                  "StridedSlice_1",
+                  "StridedSlice",
+                  [x, arr([0, 0, 3], "int32"),
+                   arr([0, 0, 0], "int32"),
+                   arr([1, 1, -2], "int32")],
+                  ellipsis_mask=1,
+                  new_axis_mask=2,
+                  end_mask=4)
+    gradient_case(
+        f, "StridedSlice_2", "StridedSlice",
+        [fl([7]), arr([5], "int32"),
+         arr([0], "int32"), arr([-2], "int32")])
     for i, (s, m) in enumerate([([2, 3], [2, 1]), ([2], [3]), ([1, 2, 2], [3, 1, 2])]):
         gradient_case(f, "Tile_%d" % i, "Tile", [fl(s), arr(m, "int32")])
     gradient_case(f, "Pad_0", "Pad", [fl([2, 3]), arr([[1, 0], [2, 1]], "int32")])
-    gradient_case(f, "PadV2_0", "PadV2", [fl([2, 3]), arr([[1, 0], [2, 1]], "int32"), arr(4, "float")])
+    gradient_case(f, "PadV2_0", "PadV2",
+                  [fl([2, 3]), arr([[1, 0], [2, 1]], "int32"),
+                   arr(4, "float")])
     gradient_case(f, "BroadcastTo_0", "BroadcastTo", [fl([2, 1]), arr([3, 2, 4], "int32")])
-    for i, (s, ix, ax, bd) in enumerate([([4, 2], [3, 0, 3], 0, 0), ([2, 4], [1, 1], 1, 0), ([2, 3, 2], [[0, 2], [1, 1]], 1, 1),
-                                         ([4], 2, 0, 0)]):
-        gradient_case(f, "GatherV2_%d" % i, "GatherV2", [fl(s), arr(ix, "int32"), arr(ax, "int32")], batch_dims=bd)
+    for i, (s, ix, ax, bd) in enumerate([([4, 2], [3, 0, 3], 0, 0), ([2, 4], [1, 1], 1, 0),
+                                         ([2, 3, 2], [[0, 2], [1, 1]], 1, 1), ([4], 2, 0, 0)]):
+        gradient_case(f,
+                      "GatherV2_%d" % i,
+                      "GatherV2",
+                      [fl(s), arr(ix, "int32"), arr(ax, "int32")],
+                      batch_dims=bd)
     gradient_case(f, "Gather_0", "Gather", [fl([4, 2]), arr([3, 0, 3], "int32")])
-    gradient_case(f, "UnsortedSegmentSum_0", "UnsortedSegmentSum", [fl([4, 2]), arr([1, 0, -1, 1], "int32"), arr(3, "int32")])
-    gradient_case(f, "DynamicStitch_0", "DynamicStitch", [arr([0, 2], "int32"), arr([1], "int32"), fl([2, 2]), fl([1, 2], 2)])
-    gradient_case(f, "DynamicPartition_0", "DynamicPartition", [fl([4]), arr([1, 0, 1, 0], "int32")], num_partitions=2)
-    gradient_case(f, "OneHot_0", "OneHot", [arr([0, 2], "int32"), arr(3, "int32"), arr(5, "float"), arr(1, "float")])
+    gradient_case(f, "UnsortedSegmentSum_0", "UnsortedSegmentSum",
+                  [fl([4, 2]), arr([1, 0, -1, 1], "int32"),
+                   arr(3, "int32")])
+    gradient_case(
+        f, "DynamicStitch_0", "DynamicStitch",
+        [arr([0, 2], "int32"), arr([1], "int32"),
+         fl([2, 2]), fl([1, 2], 2)])
+    gradient_case(f,
+                  "DynamicPartition_0",
+                  "DynamicPartition", [fl([4]), arr([1, 0, 1, 0], "int32")],
+                  num_partitions=2)
+    gradient_case(
+        f, "OneHot_0", "OneHot",
+        [arr([0, 2], "int32"),
+         arr(3, "int32"), arr(5, "float"),
+         arr(1, "float")])
 
 
 def main():

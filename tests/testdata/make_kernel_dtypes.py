@@ -13,23 +13,24 @@ from case_lib import HERE
 from tensorflow.core.framework import types_pb2
 from tensorflow.python.framework import kernels
 
-OPS = """Abs Add AddN AddV2 All Any ApplyAdadelta ApplyAdagrad ApplyAdam ApplyCenteredRMSProp ApplyFtrl
-ApplyGradientDescent ApplyMomentum ApplyRMSProp ArgMax ArgMin Assign AssignAdd AssignSub BatchMatMul
-BatchMatMulV2 BiasAdd BiasAddGrad BroadcastGradientArgs BroadcastTo Cast Ceil ClipByValue Concat
-ConcatOffset ConcatV2 Const Cos Div DivNoNan DynamicPartition DynamicStitch Elu EluGrad Enter Equal
-Erf Exit Exp ExpandDims Expm1 Fill Floor FloorDiv FloorMod Gather GatherNd GatherV2 Greater
-GreaterEqual Identity IdentityN Inv InvGrad InvertPermutation IsFinite IsInf IsNan
+OPS = """
+Abs Add AddN AddV2 All Any ApplyAdadelta ApplyAdagrad ApplyAdam ApplyCenteredRMSProp ApplyFtrl
+ApplyGradientDescent ApplyMomentum ApplyRMSProp ArgMax ArgMin Assign AssignAdd AssignSub
+BatchMatMul BatchMatMulV2 BiasAdd BiasAddGrad BroadcastGradientArgs BroadcastTo Cast Ceil
+ClipByValue Concat ConcatOffset ConcatV2 Const Cos Div DivNoNan DynamicPartition DynamicStitch Elu
+EluGrad Enter Equal Erf Exit Exp ExpandDims Expm1 Fill Floor FloorDiv FloorMod Gather GatherNd
+GatherV2 Greater GreaterEqual Identity IdentityN Inv InvGrad InvertPermutation IsFinite IsInf IsNan
 IsVariableInitialized L2Loss LeakyRelu LeakyReluGrad Less LessEqual LinSpace Log Log1p LogSoftmax
 LogicalAnd LogicalNot LogicalOr LoopCond MatMul Max Maximum Mean Merge Min Minimum Mod Mul MulNoNan
-Neg NextIteration NoOp NotEqual OneHot OnesLike Pack Pad PadV2 Placeholder PlaceholderWithDefault Pow
-PreventGradient Prod RandomStandardNormal RandomUniform RandomUniformInt Range Rank RealDiv
+Neg NextIteration NoOp NotEqual OneHot OnesLike Pack Pad PadV2 Placeholder PlaceholderWithDefault
+Pow PreventGradient Prod RandomStandardNormal RandomUniform RandomUniformInt Range Rank RealDiv
 Reciprocal ReciprocalGrad RefEnter RefExit RefIdentity RefMerge RefNextIteration RefSwitch Relu
 Relu6 Relu6Grad ReluGrad Reshape RestoreV2 Rint Round Rsqrt RsqrtGrad SaveV2 Select SelectV2 Selu
-SeluGrad Shape ShapeN Sigmoid SigmoidGrad Sign Sin Size Slice Softmax
-SoftmaxCrossEntropyWithLogits Softplus SoftplusGrad Softsign SoftsignGrad
-SparseSoftmaxCrossEntropyWithLogits Split SplitV Sqrt SqrtGrad Square SquaredDifference Squeeze
-StopGradient StridedSlice StridedSliceAssign StridedSliceGrad Sub Sum Switch Tanh TanhGrad Tile
-Transpose TruncateDiv TruncatedNormal Unique Unpack UnsortedSegmentSum VariableV2 Where ZerosLike
+SeluGrad Shape ShapeN Sigmoid SigmoidGrad Sign Sin Size Slice Softmax SoftmaxCrossEntropyWithLogits
+Softplus SoftplusGrad Softsign SoftsignGrad SparseSoftmaxCrossEntropyWithLogits Split SplitV Sqrt
+SqrtGrad Square SquaredDifference Squeeze StopGradient StridedSlice StridedSliceAssign
+StridedSliceGrad Sub Sum Switch Tanh TanhGrad Tile Transpose TruncateDiv TruncatedNormal Unique
+Unpack UnsortedSegmentSum VariableV2 Where ZerosLike
 """.split()
 
 
@@ -67,8 +68,8 @@ def main():
             continue
         merged = merge(merge(seen))
         for m in sorted(merged, key=str):
-            lines.append(op + "\t" + "\t".join(
-                "%s=%s" % (a, ",".join(sorted(m[a]))) for a in sorted(m)))
+            lines.append(op + "\t" +
+                         "\t".join("%s=%s" % (a, ",".join(sorted(m[a]))) for a in sorted(m)))
     with open(os.path.join(HERE, "op_cases", "kernel_dtypes.txt"), "w") as f:
         f.write("\n".join(lines) + "\n")
 

@@ -2,11 +2,11 @@
 
 Run with the Python of a virtual environment that has tensorflow-cpu 2.21: python make_mlp.py
 
-The network: x float [None,64] and y int64 [None] (placeholders), layers hidden1 (128, Relu), hidden2
-(64, Relu) and logits (10), each a variable scope with `weights` (truncated normal, stddev
+The network: x float [None,64] and y int64 [None] (placeholders), layers hidden1 (128, Relu),
+hidden2 (64, Relu) and logits (10), each a variable scope with `weights` (truncated normal, stddev
 1/sqrt(inputs)) and `biases` (zeros); the mean sparse softmax cross entropy; global_step; one
-optimizer: adam (1e-3), momentum (0.05, 0.9, Nesterov) or sgd (0.1). Inputs are pixels / 16. Training
-rows are those of examples/data with i % 5 != 3, in order; step s of batches of 32 takes rows
+optimizer: adam (1e-3), momentum (0.05, 0.9, Nesterov) or sgd (0.1). Inputs are pixels / 16.
+Training rows are those of examples/data with i % 5 != 3, in order; step s of batches of 32 takes rows
 (s * 32 + j) % 1438. Graph-level seed 42.
 
 mlp/adam, mlp/momentum and mlp/sgd hold
@@ -16,8 +16,8 @@ mlp/adam, mlp/momentum and mlp/sgd hold
     expected.txt       lines `loss S V`: the loss before step S (100..119), going on from the
                        checkpoint; `logits I V0 .. V9`: the logits of test row I (0..7) at the
                        checkpoint; `accuracy V`: of all test rows at the checkpoint; `initial V..`:
-                       the first 8 of row 0 of hidden1/weights before training; `final V..`: the first
-                       8 of its row 20 after step 119
+                       the first 8 of row 0 of hidden1/weights before training; `final V..`: the
+                       first 8 of its row 20 after step 119
 """
 
 import gzip
@@ -47,9 +47,11 @@ def layer(x, units, scope, activation):
     inputs = x.shape[1]
     with tf1.variable_scope(scope):
         weights = tf1.get_variable(
-            "weights", [inputs, units], use_resource=False,
+            "weights", [inputs, units],
+            use_resource=False,
             initializer=tf1.truncated_normal_initializer(stddev=1.0 / np.sqrt(int(inputs))))
-        biases = tf1.get_variable("biases", [units], use_resource=False,
+        biases = tf1.get_variable("biases", [units],
+                                  use_resource=False,
                                   initializer=tf1.zeros_initializer())
         z = tf1.nn.bias_add(tf.matmul(x, weights), biases)
         return tf.nn.relu(z) if activation else z
@@ -62,8 +64,8 @@ def build(optimizer):
     h = layer(x, 128, "hidden1", True)
     h = layer(h, 64, "hidden2", True)
     logits = layer(h, 10, "logits", False)
-    loss = tf.reduce_mean(
-        tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y, logits=logits), name="loss")
+    loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y, logits=logits),
+                          name="loss")
     accuracy = tf.reduce_mean(tf.cast(tf.equal(tf.argmax(logits, 1), y), tf.float32),
                               name="accuracy")
     global_step = tf1.train.get_or_create_global_step()
@@ -127,8 +129,7 @@ def main():
                 for s in range(120, 2000):
                     bx, by = batch(s)
                     sess.run(train_op, {x: bx, y: by})
-                print(name, "accuracy after 2000 steps",
-                      sess.run(accuracy, {x: test_x, y: test_y}))
+                print(name, "accuracy after 2000 steps", sess.run(accuracy, {x: test_x, y: test_y}))
 
 
 if __name__ == "__main__":

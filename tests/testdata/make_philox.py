@@ -51,20 +51,50 @@ def fill(f, op_type, tol):
     floats = ["half", "bfloat16", "float", "double"]
     for d in floats:
         for s, (seed, seed2) in enumerate(SEEDS):
-            random_case(f, "%s_%s_seed%d" % (op_type, d, s), op_type, [arr([8], "int32")], tol=tol,
-                        dtype=TF_DTYPE[d], seed=seed, seed2=seed2)
+            random_case(f,
+                        "%s_%s_seed%d" % (op_type, d, s),
+                        op_type, [arr([8], "int32")],
+                        tol=tol,
+                        dtype=TF_DTYPE[d],
+                        seed=seed,
+                        seed2=seed2)
         for n in SIZES:
-            random_case(f, "%s_%s_n%d" % (op_type, d, n), op_type,
-                        [arr([n], "int64" if n % 2 else "int32")], tol=tol, dtype=TF_DTYPE[d],
-                        seed=3, seed2=9)
-        random_case(f, "%s_%s_large" % (op_type, d), op_type, [arr([100, LARGE // 100], "int32")],
-                    tol=tol, runs=2, dtype=TF_DTYPE[d], seed=11, seed2=13)
-    random_case(f, op_type + "_empty", op_type, [arr([0, 4], "int32")], tol=tol,
-                dtype=TF_DTYPE["float"], seed=1, seed2=2)
-    random_case(f, op_type + "_scalar", op_type, [arr([], "int32")], tol=tol,
-                dtype=TF_DTYPE["float"], seed=1, seed2=2)
-    random_case(f, op_type + "_r4", op_type, [arr([2, 1, 3, 2], "int32")], tol=tol,
-                dtype=TF_DTYPE["float"], seed=1, seed2=2)
+            random_case(f,
+                        "%s_%s_n%d" % (op_type, d, n),
+                        op_type, [arr([n], "int64" if n % 2 else "int32")],
+                        tol=tol,
+                        dtype=TF_DTYPE[d],
+                        seed=3,
+                        seed2=9)
+        random_case(f,
+                    "%s_%s_large" % (op_type, d),
+                    op_type, [arr([100, LARGE // 100], "int32")],
+                    tol=tol,
+                    runs=2,
+                    dtype=TF_DTYPE[d],
+                    seed=11,
+                    seed2=13)
+    random_case(f,
+                op_type + "_empty",
+                op_type, [arr([0, 4], "int32")],
+                tol=tol,
+                dtype=TF_DTYPE["float"],
+                seed=1,
+                seed2=2)
+    random_case(f,
+                op_type + "_scalar",
+                op_type, [arr([], "int32")],
+                tol=tol,
+                dtype=TF_DTYPE["float"],
+                seed=1,
+                seed2=2)
+    random_case(f,
+                op_type + "_r4",
+                op_type, [arr([2, 1, 3, 2], "int32")],
+                tol=tol,
+                dtype=TF_DTYPE["float"],
+                seed=1,
+                seed2=2)
 
 
 def main():
@@ -72,19 +102,41 @@ def main():
     fill(f, "RandomUniform", 0)
     for d in ["int32", "int64"]:
         for s, (seed, seed2) in enumerate(SEEDS[:4]):
-            random_case(f, "RandomUniformInt_%s_seed%d" % (d, s), "RandomUniformInt",
-                        [arr([8], "int32"), arr(-5, d), arr(100, d)], seed=seed, seed2=seed2)
+            random_case(f,
+                        "RandomUniformInt_%s_seed%d" % (d, s),
+                        "RandomUniformInt",
+                        [arr([8], "int32"), arr(-5, d), arr(100, d)],
+                        seed=seed,
+                        seed2=seed2)
         lo, hi = np.iinfo(d).min, np.iinfo(d).max
-        random_case(f, "RandomUniformInt_%s_wide" % d, "RandomUniformInt",
-                    [arr([16], "int32"), np.array(lo, d), np.array(hi, d)], seed=3, seed2=9)
+        random_case(f,
+                    "RandomUniformInt_%s_wide" % d,
+                    "RandomUniformInt",
+                    [arr([16], "int32"), np.array(lo, d),
+                     np.array(hi, d)],
+                    seed=3,
+                    seed2=9)
         for n in SIZES + [LARGE]:
-            random_case(f, "RandomUniformInt_%s_n%d" % (d, n), "RandomUniformInt",
-                        [arr([n], "int32"), arr(0, d), arr(1000003, d)], seed=3, seed2=9,
-                        runs=2 if n == LARGE else 3)
-    f.case("RandomUniformInt_range", "RandomUniformInt", [arr([2], "int32"), arr(5, "int32"), arr(5, "int32")],
-           seed=1, seed2=2, error=["Need minval < maxval, got 5 >= 5"])
-    f.case("RandomUniform_shape", "RandomUniform", [arr([-2], "int32")], seed=1, seed2=2,
-           dtype=TF_DTYPE["float"], error=[])
+            random_case(
+                f,
+                "RandomUniformInt_%s_n%d" % (d, n),
+                "RandomUniformInt",
+                [arr([n], "int32"), arr(0, d), arr(1000003, d)],
+                seed=3,
+                seed2=9,
+                runs=2 if n == LARGE else 3)
+    f.case("RandomUniformInt_range",
+           "RandomUniformInt",
+           [arr([2], "int32"), arr(5, "int32"), arr(5, "int32")],
+           seed=1,
+           seed2=2,
+           error=["Need minval < maxval, got 5 >= 5"])
+    f.case("RandomUniform_shape",
+           "RandomUniform", [arr([-2], "int32")],
+           seed=1,
+           seed2=2,
+           dtype=TF_DTYPE["float"],
+           error=[])
     f.write()
     f = CaseFile("philox/normal.pb")
     fill(f, "RandomStandardNormal", 16)

@@ -24,6 +24,12 @@ NAME.index, NAME.data-* the checkpoint. The model: a float [2,3] (i), b int64 []
 
 import os
 import shutil
+import sys
+
+# TensorFlow writes some sets in the order of their hashes.
+if os.environ.get("PYTHONHASHSEED") != "0":
+    os.environ["PYTHONHASHSEED"] = "0"
+    os.execv(sys.executable, [sys.executable] + sys.argv)
 
 from case_lib import HERE, session_config, tf, tf1
 
@@ -36,12 +42,16 @@ tf1.disable_resource_variables()
 
 def variables(devices=(None, None, None), resource=False, partitioner=None):
     with tf1.device(devices[0]):
-        a = tf1.get_variable("a", initializer=tf.constant(np.arange(6, dtype=np.float32).reshape(2, 3)),
-                             use_resource=resource, partitioner=partitioner)
+        a = tf1.get_variable("a",
+                             initializer=tf.constant(np.arange(6, dtype=np.float32).reshape(2, 3)),
+                             use_resource=resource,
+                             partitioner=partitioner)
     with tf1.device(devices[1]):
         b = tf1.get_variable("b", initializer=tf.constant(7, tf.int64), use_resource=resource)
     with tf1.device(devices[2]), tf1.variable_scope("scope"):
-        c = tf1.get_variable("c", initializer=tf.constant(np.arange(4) / 4.0), use_resource=resource)
+        c = tf1.get_variable("c",
+                             initializer=tf.constant(np.arange(4) / 4.0),
+                             use_resource=resource)
     return a, b, c
 
 
@@ -74,14 +84,21 @@ def main():
         write("unsharded", tf1.train.Saver())
     with tf.Graph().as_default():
         variables()
-        write("options", tf1.train.Saver(max_to_keep=2, keep_checkpoint_every_n_hours=1.5,
-                                         name="keeper", pad_step_number=True))
+        write(
+            "options",
+            tf1.train.Saver(max_to_keep=2,
+                            keep_checkpoint_every_n_hours=1.5,
+                            name="keeper",
+                            pad_step_number=True))
     with tf.Graph().as_default():
         variables(two)
         write("sharded", tf1.train.Saver(sharded=True))
     with tf.Graph().as_default():
         variables(two)
-        write("cleared", tf1.train.Saver(sharded=True), checkpoint=False, clear_devices=True,
+        write("cleared",
+              tf1.train.Saver(sharded=True),
+              checkpoint=False,
+              clear_devices=True,
               strip_default_attrs=True)
     with tf.Graph().as_default():
         variables()
