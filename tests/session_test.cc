@@ -18,13 +18,13 @@ std::atomic<int64_t> allocations{0};
 
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 // Counts what the program allocates, so that a Run's steady state can be seen to allocate nothing.
-void* operator new(size_t n) {
+__attribute__((noinline)) void* operator new(size_t n) {
   allocations.fetch_add(1, std::memory_order_relaxed);
   if (void* p = std::malloc(n)) return p;
   throw std::bad_alloc();
 }
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, size_t) noexcept { std::free(p); }
+__attribute__((noinline)) void operator delete(void* p) noexcept { std::free(p); }
+__attribute__((noinline)) void operator delete(void* p, size_t) noexcept { std::free(p); }
 #endif
 
 namespace ferry {
@@ -88,8 +88,8 @@ TEST_F(SessionTest, FeedsAndFetches) {
 TEST_F(SessionTest, FetchedTensorsAreTheCallersToKeep) {
   Output v = MakeVariable("v", {1, 2});
   Output read = ops::Identity(root.WithOpName("read"), v);
-  Output c = ops::Const(root.WithOpName("c"), Tensor::Of<float>({7}));
-  Output sum = ops::AddV2(root.WithOpName("sum"), read, read);
+  ops::Const(root.WithOpName("c"), Tensor::Of<float>({7}));
+  ops::AddV2(root.WithOpName("sum"), read, read);
   ops::AssignAdd(root.WithOpName("inc"), v, ops::Const(root, Tensor::Of<float>({1, 1})));
   ASSERT_OK(root.status());
   Session session(&graph);
@@ -181,7 +181,7 @@ TEST_F(SessionTest, SteadyStateAllocatesNothing) {
   Output x = ops::Placeholder(root.WithOpName("x"), DType::kFloat, {-1, 4});
   Output w = MakeVariable("w", {1, 2, 3, 4});
   Output h = ops::Relu(root, ops::Mul(root, x, ops::Identity(root, w)));
-  Output y = ops::ReduceSum(root.WithOpName("y"), h);
+  ops::ReduceSum(root.WithOpName("y"), h);
   ops::AssignAdd(root.WithOpName("inc"), w, ops::Const(root, Tensor::Of<float>({1, 1, 1, 1})));
   ASSERT_OK(root.status());
   Session session(&graph);
@@ -196,7 +196,9 @@ TEST_F(SessionTest, SteadyStateAllocatesNothing) {
     const absl::Status s = call->Run({feed}, &out);
     if (!s.ok()) FAIL() << s;
   }
-  if (counted) EXPECT_EQ(allocations - before, 0);
+  if (counted) {
+    EXPECT_EQ(allocations - before, 0);
+  }
   EXPECT_EQ(HostAllocator::Get()->bytes_in_use(), bytes);
   EXPECT_EQ(out[0].scalar<float>(), 3 * (10 + 4 * 102));
 }
@@ -301,7 +303,7 @@ TEST_F(SessionTest, ManyThreadsRunAtOnce) {
   Output v = MakeVariable("v", {0, 0, 0});
   ops::AssignAdd(root.WithOpName("inc"), v, ops::Const(root, Tensor::Of<float>({1, 2, 3})));
   Output x = ops::Placeholder(root.WithOpName("x"), DType::kFloat, {});
-  Output y = ops::Mul(root.WithOpName("y"), ops::AddV2(root, x, x), x);
+  ops::Mul(root.WithOpName("y"), ops::AddV2(root, x, x), x);
   ASSERT_OK(root.status());
   Session session(&graph);
   ASSERT_OK(session.Run({}, {}, {"v/Assign"}, nullptr));
