@@ -5,54 +5,61 @@
 #include <limits>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "runtime/base/status.h"
 
 namespace ferry {
-namespace {
 
 using AttrValue = proto::AttrValue;
 using ListValue = proto::AttrValue::ListValue;
 
-absl::string_view KindName(const AttrValue& v) {
+std::string AttrKind(const AttrValue& v) {
   switch (v.value_case()) {
-    case AttrValue::kS: return "string";
-    case AttrValue::kI: return "int";
-    case AttrValue::kF: return "float";
-    case AttrValue::kB: return "bool";
-    case AttrValue::kType: return "type";
-    case AttrValue::kShape: return "shape";
-    case AttrValue::kTensor: return "tensor";
-    case AttrValue::kFunc: return "func";
-    case AttrValue::kPlaceholder: return "placeholder";
-    case AttrValue::VALUE_NOT_SET: return "nothing";
-    case AttrValue::kList: break;
+    case AttrValue::kS:
+      return "string";
+    case AttrValue::kI:
+      return "int";
+    case AttrValue::kF:
+      return "float";
+    case AttrValue::kB:
+      return "bool";
+    case AttrValue::kType:
+      return "type";
+    case AttrValue::kShape:
+      return "shape";
+    case AttrValue::kTensor:
+      return "tensor";
+    case AttrValue::kFunc:
+      return "func";
+    case AttrValue::kPlaceholder:
+      return "placeholder";
+    case AttrValue::VALUE_NOT_SET:
+      return "nothing";
+    case AttrValue::kList:
+      break;
   }
   const ListValue& l = v.list();
-  if (l.s_size()) return "list(string)";
-  if (l.i_size()) return "list(int)";
-  if (l.f_size()) return "list(float)";
-  if (l.b_size()) return "list(bool)";
-  if (l.type_size()) return "list(type)";
-  if (l.shape_size()) return "list(shape)";
-  if (l.tensor_size()) return "list(tensor)";
-  if (l.func_size()) return "list(func)";
-  return "list()";
+  const std::pair<int, const char*> fields[] = {
+      {l.s_size(), "string"},      {l.i_size(), "int"},     {l.f_size(), "float"},
+      {l.b_size(), "bool"},        {l.type_size(), "type"}, {l.shape_size(), "shape"},
+      {l.tensor_size(), "tensor"}, {l.func_size(), "func"}};
+  std::string kinds;
+  for (const auto& [size, word] : fields) {
+    if (size > 0) absl::StrAppend(&kinds, kinds.empty() ? "" : ", ", word);
+  }
+  return absl::StrCat("list(", kinds, ")");
 }
 
-absl::Status WrongKind(const AttrValue& v, absl::string_view expected) {
-  return InvalidArgument("a value of kind ", expected, " was expected, found ", KindName(v));
+bool IsOfKind(const AttrValue& v, absl::string_view kind) {
+  const std::string found = AttrKind(v);
+  return found == kind || (found == "list()" && absl::StartsWith(kind, "list("));
 }
 
-absl::Status CheckKind(const AttrValue& v, AttrValue::ValueCase expected, absl::string_view word) {
-  return v.value_case() == expected ? absl::OkStatus() : WrongKind(v, word);
-}
+namespace {
 
-// A list whose elements are all in the field that holds `size` of them.
-absl::Status CheckList(const AttrValue& v, int size, absl::string_view word) {
-  const ListValue& l = v.list();
-  const int all = l.s_size() + l.i_size() + l.f_size() + l.b_size() + l.type_size() +
-                  l.shape_size() + l.tensor_size() + l.func_size();
-  return v.has_list() && all == size ? absl::OkStatus() : WrongKind(v, word);
+absl::Status CheckKind(const AttrValue& v, absl::string_view kind) {
+  if (IsOfKind(v, kind)) return absl::OkStatus();
+  return InvalidArgument("a value of kind ", kind, " was expected, found ", AttrKind(v));
 }
 
 absl::StatusOr<DType> ToDType(int number) {
@@ -63,63 +70,63 @@ absl::StatusOr<DType> ToDType(int number) {
 
 // One overload a type; the pointer only selects it.
 absl::StatusOr<bool> Read(const AttrValue& v, bool*) {
-  FERRY_RETURN_IF_ERROR(CheckKind(v, AttrValue::kB, "bool"));
+  FERRY_RETURN_IF_ERROR(CheckKind(v, "bool"));
   return v.b();
 }
 absl::StatusOr<int64_t> Read(const AttrValue& v, int64_t*) {
-  FERRY_RETURN_IF_ERROR(CheckKind(v, AttrValue::kI, "int"));
+  FERRY_RETURN_IF_ERROR(CheckKind(v, "int"));
   return v.i();
 }
 absl::StatusOr<int32_t> Read(const AttrValue& v, int32_t*) {
-  FERRY_RETURN_IF_ERROR(CheckKind(v, AttrValue::kI, "int"));
+  FERRY_RETURN_IF_ERROR(CheckKind(v, "int"));
   if (v.i() < std::numeric_limits<int32_t>::min() || v.i() > std::numeric_limits<int32_t>::max()) {
     return InvalidArgument("value ", v.i(), " doesn't fit int32");
   }
   return static_cast<int32_t>(v.i());
 }
 absl::StatusOr<float> Read(const AttrValue& v, float*) {
-  FERRY_RETURN_IF_ERROR(CheckKind(v, AttrValue::kF, "float"));
+  FERRY_RETURN_IF_ERROR(CheckKind(v, "float"));
   return v.f();
 }
 absl::StatusOr<std::string> Read(const AttrValue& v, std::string*) {
-  FERRY_RETURN_IF_ERROR(CheckKind(v, AttrValue::kS, "string"));
+  FERRY_RETURN_IF_ERROR(CheckKind(v, "string"));
   return v.s();
 }
 absl::StatusOr<DType> Read(const AttrValue& v, DType*) {
-  FERRY_RETURN_IF_ERROR(CheckKind(v, AttrValue::kType, "type"));
+  FERRY_RETURN_IF_ERROR(CheckKind(v, "type"));
   return ToDType(v.type());
 }
 absl::StatusOr<PartialShape> Read(const AttrValue& v, PartialShape*) {
-  FERRY_RETURN_IF_ERROR(CheckKind(v, AttrValue::kShape, "shape"));
+  FERRY_RETURN_IF_ERROR(CheckKind(v, "shape"));
   return FromProto(v.shape());
 }
 absl::StatusOr<TensorShape> Read(const AttrValue& v, TensorShape*) {
-  FERRY_RETURN_IF_ERROR(CheckKind(v, AttrValue::kShape, "shape"));
+  FERRY_RETURN_IF_ERROR(CheckKind(v, "shape"));
   FERRY_ASSIGN_OR_RETURN(PartialShape shape, FromProto(v.shape()));
   return shape.ToTensorShape();
 }
 absl::StatusOr<Tensor> Read(const AttrValue& v, Tensor*) {
-  FERRY_RETURN_IF_ERROR(CheckKind(v, AttrValue::kTensor, "tensor"));
+  FERRY_RETURN_IF_ERROR(CheckKind(v, "tensor"));
   return FromProto(v.tensor());
 }
 absl::StatusOr<std::vector<bool>> Read(const AttrValue& v, std::vector<bool>*) {
-  FERRY_RETURN_IF_ERROR(CheckList(v, v.list().b_size(), "list(bool)"));
+  FERRY_RETURN_IF_ERROR(CheckKind(v, "list(bool)"));
   return std::vector<bool>(v.list().b().begin(), v.list().b().end());
 }
 absl::StatusOr<std::vector<int64_t>> Read(const AttrValue& v, std::vector<int64_t>*) {
-  FERRY_RETURN_IF_ERROR(CheckList(v, v.list().i_size(), "list(int)"));
+  FERRY_RETURN_IF_ERROR(CheckKind(v, "list(int)"));
   return std::vector<int64_t>(v.list().i().begin(), v.list().i().end());
 }
 absl::StatusOr<std::vector<float>> Read(const AttrValue& v, std::vector<float>*) {
-  FERRY_RETURN_IF_ERROR(CheckList(v, v.list().f_size(), "list(float)"));
+  FERRY_RETURN_IF_ERROR(CheckKind(v, "list(float)"));
   return std::vector<float>(v.list().f().begin(), v.list().f().end());
 }
 absl::StatusOr<std::vector<std::string>> Read(const AttrValue& v, std::vector<std::string>*) {
-  FERRY_RETURN_IF_ERROR(CheckList(v, v.list().s_size(), "list(string)"));
+  FERRY_RETURN_IF_ERROR(CheckKind(v, "list(string)"));
   return std::vector<std::string>(v.list().s().begin(), v.list().s().end());
 }
 absl::StatusOr<std::vector<DType>> Read(const AttrValue& v, std::vector<DType>*) {
-  FERRY_RETURN_IF_ERROR(CheckList(v, v.list().type_size(), "list(type)"));
+  FERRY_RETURN_IF_ERROR(CheckKind(v, "list(type)"));
   std::vector<DType> out;
   for (int number : v.list().type()) {
     FERRY_ASSIGN_OR_RETURN(DType t, ToDType(number));
@@ -128,7 +135,7 @@ absl::StatusOr<std::vector<DType>> Read(const AttrValue& v, std::vector<DType>*)
   return out;
 }
 absl::StatusOr<std::vector<PartialShape>> Read(const AttrValue& v, std::vector<PartialShape>*) {
-  FERRY_RETURN_IF_ERROR(CheckList(v, v.list().shape_size(), "list(shape)"));
+  FERRY_RETURN_IF_ERROR(CheckKind(v, "list(shape)"));
   std::vector<PartialShape> out;
   for (const proto::TensorShapeProto& s : v.list().shape()) {
     FERRY_ASSIGN_OR_RETURN(PartialShape shape, FromProto(s));
@@ -276,9 +283,6 @@ absl::StatusOr<PartialShape> FromProto(const proto::TensorShapeProto& shape) {
 
 namespace {
 
-// int4 lies in one byte with its sign extended, uint4 with a high half of zeros.
-int8_t SignExtend4(int v) { return static_cast<int8_t>(((v & 15) ^ 8) - 8); }
-
 // Whether make_tensor_proto writes several elements of the type as tensor_content.
 bool HasContentForm(DType t) {
   switch (t) {
@@ -309,8 +313,8 @@ absl::StatusOr<Tensor> ReadValues(DType dtype, const TensorShape& shape, const F
   const int64_t n = shape.num_elements(), have = field.size() / per_element;
   if (have > n || field.size() % per_element != 0) {
     return InvalidArgument("a ", DTypeName(dtype), " tensor of shape ", shape.DebugString(),
-                           " has ", n, " elements, but the message holds ", field.size(),
-                           " values", per_element > 1 ? " (two an element)" : "");
+                           " has ", n, " elements, but the message holds ", field.size(), " values",
+                           per_element > 1 ? " (two an element)" : "");
   }
   FERRY_ASSIGN_OR_RETURN(Tensor t, Tensor::Allocate(dtype, shape));
   T* p = static_cast<T*>(t.raw());
@@ -405,41 +409,55 @@ void ToProto(const Tensor& t, proto::TensorProto* out) {
   out->set_dtype(static_cast<proto::DataType>(t.dtype()));
   ToProto(PartialShape(t.shape()), out->mutable_tensor_shape());
   const int64_t n = t.num_elements();
-  if (n > 1 && HasContentForm(t.dtype())) {
+  // A typed field holds fewer than 2^31 values; readers take content for all numbers.
+  const bool too_many = n > std::numeric_limits<int>::max() / 2 && t.dtype() != DType::kString;
+  if (n > 1 && (HasContentForm(t.dtype()) || too_many)) {
     out->set_tensor_content(t.raw(), t.bytes());
     return;
   }
   switch (t.dtype()) {
-    case DType::kFloat: return Write<float>(t, out->mutable_float_val());
-    case DType::kDouble: return Write<double>(t, out->mutable_double_val());
+    case DType::kFloat:
+      return Write<float>(t, out->mutable_float_val());
+    case DType::kDouble:
+      return Write<double>(t, out->mutable_double_val());
     case DType::kInt32:
-    case DType::kQint32: return Write<int32_t>(t, out->mutable_int_val());
+    case DType::kQint32:
+      return Write<int32_t>(t, out->mutable_int_val());
     case DType::kUint8:
-    case DType::kQuint8: return Write<uint8_t>(t, out->mutable_int_val());
+    case DType::kQuint8:
+      return Write<uint8_t>(t, out->mutable_int_val());
     case DType::kInt16:
-    case DType::kQint16: return Write<int16_t>(t, out->mutable_int_val());
+    case DType::kQint16:
+      return Write<int16_t>(t, out->mutable_int_val());
     case DType::kInt8:
-    case DType::kQint8: return Write<int8_t>(t, out->mutable_int_val());
+    case DType::kQint8:
+      return Write<int8_t>(t, out->mutable_int_val());
     case DType::kUint16:
-    case DType::kQuint16: return Write<uint16_t>(t, out->mutable_int_val());
-    case DType::kInt4: {
-      const auto* p = static_cast<const int8_t*>(t.raw());
-      for (int64_t i = 0; i < n; ++i) out->add_int_val(SignExtend4(p[i]));
-      return;
-    }
+    case DType::kQuint16:
+      return Write<uint16_t>(t, out->mutable_int_val());
+    case DType::kInt4:
     case DType::kUint4: {
+      // Of int4's four bits, the highest is the sign.
+      const int sign = t.dtype() == DType::kInt4 ? 8 : 0;
       const auto* p = static_cast<const uint8_t*>(t.raw());
-      for (int64_t i = 0; i < n; ++i) out->add_int_val(p[i] & 15);
+      for (int64_t i = 0; i < n; ++i) out->add_int_val(((p[i] & 15) ^ sign) - sign);
       return;
     }
-    case DType::kInt64: return Write<int64_t>(t, out->mutable_int64_val());
-    case DType::kUint32: return Write<uint32_t>(t, out->mutable_uint32_val());
-    case DType::kUint64: return Write<uint64_t>(t, out->mutable_uint64_val());
-    case DType::kBool: return Write<bool>(t, out->mutable_bool_val());
+    case DType::kInt64:
+      return Write<int64_t>(t, out->mutable_int64_val());
+    case DType::kUint32:
+      return Write<uint32_t>(t, out->mutable_uint32_val());
+    case DType::kUint64:
+      return Write<uint64_t>(t, out->mutable_uint64_val());
+    case DType::kBool:
+      return Write<bool>(t, out->mutable_bool_val());
     case DType::kHalf:
-    case DType::kBfloat16: return Write<uint16_t>(t, out->mutable_half_val());
-    case DType::kComplex64: return Write<float>(t, out->mutable_scomplex_val(), 2);
-    case DType::kComplex128: return Write<double>(t, out->mutable_dcomplex_val(), 2);
+    case DType::kBfloat16:
+      return Write<uint16_t>(t, out->mutable_half_val());
+    case DType::kComplex64:
+      return Write<float>(t, out->mutable_scomplex_val(), 2);
+    case DType::kComplex128:
+      return Write<double>(t, out->mutable_dcomplex_val(), 2);
     case DType::kFloat8E5m2:
     case DType::kFloat8E4m3fn:
     case DType::kFloat8E4m3fnuz:
@@ -469,42 +487,57 @@ absl::StatusOr<Tensor> FromProto(const proto::TensorProto& p) {
                                    : ReadContent(dtype, shape, p.tensor_content());
   }
   switch (dtype) {
-    case DType::kFloat: return ReadValues<float>(dtype, shape, p.float_val());
-    case DType::kDouble: return ReadValues<double>(dtype, shape, p.double_val());
+    case DType::kFloat:
+      return ReadValues<float>(dtype, shape, p.float_val());
+    case DType::kDouble:
+      return ReadValues<double>(dtype, shape, p.double_val());
     case DType::kInt32:
-    case DType::kQint32: return ReadValues<int32_t>(dtype, shape, p.int_val());
+    case DType::kQint32:
+      return ReadValues<int32_t>(dtype, shape, p.int_val());
     case DType::kUint8:
     case DType::kQuint8:
     case DType::kInt8:
-    case DType::kQint8: return ReadValues<uint8_t>(dtype, shape, p.int_val());
+    case DType::kQint8:
+      return ReadValues<uint8_t>(dtype, shape, p.int_val());
     case DType::kInt16:
     case DType::kQint16:
     case DType::kUint16:
-    case DType::kQuint16: return ReadValues<uint16_t>(dtype, shape, p.int_val());
+    case DType::kQuint16:
+      return ReadValues<uint16_t>(dtype, shape, p.int_val());
     case DType::kInt4:
     case DType::kUint4: {
       FERRY_ASSIGN_OR_RETURN(Tensor t, ReadValues<uint8_t>(dtype, shape, p.int_val()));
       auto* bytes = static_cast<uint8_t*>(t.raw());
+      // As it lies in TensorFlow's memory: int4 with its sign extended.
+      const uint8_t sign = dtype == DType::kInt4 ? 8 : 0;
       for (int64_t i = 0; i < t.num_elements(); ++i) {
-        bytes[i] = dtype == DType::kInt4 ? static_cast<uint8_t>(SignExtend4(bytes[i]))
-                                         : static_cast<uint8_t>(bytes[i] & 15);
+        bytes[i] = static_cast<uint8_t>(((bytes[i] & 15) ^ sign) - sign);
       }
       return t;
     }
-    case DType::kInt64: return ReadValues<int64_t>(dtype, shape, p.int64_val());
-    case DType::kUint32: return ReadValues<uint32_t>(dtype, shape, p.uint32_val());
-    case DType::kUint64: return ReadValues<uint64_t>(dtype, shape, p.uint64_val());
-    case DType::kBool: return ReadValues<bool>(dtype, shape, p.bool_val());
+    case DType::kInt64:
+      return ReadValues<int64_t>(dtype, shape, p.int64_val());
+    case DType::kUint32:
+      return ReadValues<uint32_t>(dtype, shape, p.uint32_val());
+    case DType::kUint64:
+      return ReadValues<uint64_t>(dtype, shape, p.uint64_val());
+    case DType::kBool:
+      return ReadValues<bool>(dtype, shape, p.bool_val());
     case DType::kHalf:
-    case DType::kBfloat16: return ReadValues<uint16_t>(dtype, shape, p.half_val());
-    case DType::kComplex64: return ReadValues<float>(dtype, shape, p.scomplex_val(), 2);
-    case DType::kComplex128: return ReadValues<double>(dtype, shape, p.dcomplex_val(), 2);
+    case DType::kBfloat16:
+      return ReadValues<uint16_t>(dtype, shape, p.half_val());
+    case DType::kComplex64:
+      return ReadValues<float>(dtype, shape, p.scomplex_val(), 2);
+    case DType::kComplex128:
+      return ReadValues<double>(dtype, shape, p.dcomplex_val(), 2);
     case DType::kFloat8E5m2:
     case DType::kFloat8E4m3fn:
     case DType::kFloat8E4m3fnuz:
     case DType::kFloat8E4m3b11fnuz:
-    case DType::kFloat8E5m2fnuz: return ReadValues<uint8_t>(dtype, shape, p.float8_val());
-    case DType::kString: return ReadStrings(shape, p);
+    case DType::kFloat8E5m2fnuz:
+      return ReadValues<uint8_t>(dtype, shape, p.float8_val());
+    case DType::kString:
+      return ReadStrings(shape, p);
     case DType::kInvalid:
     case DType::kResource:
     case DType::kVariant:

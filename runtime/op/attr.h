@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "google/protobuf/map.h"
 #include "proto/attr_value.pb.h"
 #include "runtime/op/partial_shape.h"
@@ -45,11 +46,19 @@ proto::AttrValue MakeAttr(const std::vector<PartialShape>& v);
 template <typename T>
 absl::StatusOr<T> GetAttr(const AttrMap& attrs, const std::string& name);
 
+// "int", "type", "list(string)" …, as op definitions spell it; "list()" for a list without
+// elements, "nothing" for a message without a value.
+std::string AttrKind(const proto::AttrValue& value);
+// Whether an attribute defined with `kind` may have the value: a list without elements is of every
+// list kind.
+bool IsOfKind(const proto::AttrValue& value, absl::string_view kind);
+
 // Shapes and tensors in messages.
 void ToProto(const PartialShape& shape, proto::TensorShapeProto* out);
 absl::StatusOr<PartialShape> FromProto(const proto::TensorShapeProto& shape);
-// Writes as TensorFlow's make_tensor_proto does: tensor_content for numbers with more than one
-// element, the typed field for scalars and strings.
+// Writes as TensorFlow's make_tensor_proto does: tensor_content for more than one element of the
+// integers of a byte or more and the floats, else the typed field (single elements, bool, complex,
+// string, int4, uint4).
 void ToProto(const Tensor& tensor, proto::TensorProto* out);
 // Reads every encoding: tensor_content, typed fields, and those shorter than the shape (the last
 // value repeats; none at all means zeros). InvalidArgument for more values than elements, a wrong

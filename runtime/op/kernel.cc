@@ -81,8 +81,7 @@ absl::StatusOr<Tensor*> KernelContext::AllocateOutputSlow(int i, const TensorSha
       Slot* in = inputs_[inplace_[k]];
       if (!in->reg || in->variable || in->tensor.shape() != shape ||
           ElementSize(in->tensor.dtype()) != size ||
-          in->reg->buffer.get() != in->tensor.buffer().get() ||
-          !in->reg->Private()) {
+          in->reg->buffer.get() != in->tensor.buffer().get() || !in->reg->Private()) {
         continue;
       }
       if (s->reg == in->reg && s->tensor.buffer().get() == in->tensor.buffer().get() &&
@@ -199,9 +198,8 @@ absl::StatusOr<const KernelDef*> FindKernel(const std::string& op, DeviceType de
     std::vector<std::string> words;
     for (const auto& [attr, types] : def.types) {
       words.push_back(absl::StrCat(
-          attr, "=", absl::StrJoin(types, "|", [](std::string* out, DType t) {
-            out->append(DTypeName(t));
-          })));
+          attr, "=",
+          absl::StrJoin(types, "|", [](std::string* out, DType t) { out->append(DTypeName(t)); })));
     }
     have.push_back(absl::StrJoin(words, " "));
   }
@@ -211,8 +209,7 @@ absl::StatusOr<const KernelDef*> FindKernel(const std::string& op, DeviceType de
     asked.push_back(absl::StrCat(attr, "=", t.ok() ? DTypeName(*t) : "?"));
   }
   return Unimplemented("op ", op, " has no ", DeviceTypeName(device), " kernel for ",
-                       absl::StrJoin(asked, " "), "; there is one for ",
-                       absl::StrJoin(have, ", "));
+                       absl::StrJoin(asked, " "), "; there is one for ", absl::StrJoin(have, ", "));
 }
 
 }  // namespace ferry

@@ -26,13 +26,13 @@ using proto::OpDef;
 constexpr int64_t kMaxArgs = 1 << 20;
 
 const DType kNumberTypes[] = {
-    DType::kFloat, DType::kDouble, DType::kInt32,   DType::kUint8,   DType::kInt16,
-    DType::kInt8,  DType::kComplex64, DType::kInt64, DType::kQint8,  DType::kQuint8,
-    DType::kQint32, DType::kBfloat16, DType::kQint16, DType::kQuint16, DType::kUint16,
-    DType::kComplex128, DType::kHalf, DType::kUint32, DType::kUint64};
-const DType kRealNumberTypes[] = {
-    DType::kFloat, DType::kDouble,   DType::kInt32,  DType::kUint8, DType::kInt16,  DType::kInt8,
-    DType::kInt64, DType::kBfloat16, DType::kUint16, DType::kHalf,  DType::kUint32, DType::kUint64};
+    DType::kFloat,      DType::kDouble,    DType::kInt32,  DType::kUint8,   DType::kInt16,
+    DType::kInt8,       DType::kComplex64, DType::kInt64,  DType::kQint8,   DType::kQuint8,
+    DType::kQint32,     DType::kBfloat16,  DType::kQint16, DType::kQuint16, DType::kUint16,
+    DType::kComplex128, DType::kHalf,      DType::kUint32, DType::kUint64};
+const DType kRealNumberTypes[] = {DType::kFloat,  DType::kDouble, DType::kInt32,  DType::kUint8,
+                                  DType::kInt16,  DType::kInt8,   DType::kInt64,  DType::kBfloat16,
+                                  DType::kUint16, DType::kHalf,   DType::kUint32, DType::kUint64};
 
 // ---------------------------------------------------------------------------------------------
 // Parsing specifications.
@@ -143,15 +143,32 @@ absl::Status ParseValue(Reader* r, absl::string_view kind, AttrValue* out) {
       AttrValue v;
       FERRY_RETURN_IF_ERROR(ParseValue(r, kind, &v));
       switch (v.value_case()) {
-        case AttrValue::kS: list->add_s(v.s()); break;
-        case AttrValue::kI: list->add_i(v.i()); break;
-        case AttrValue::kF: list->add_f(v.f()); break;
-        case AttrValue::kB: list->add_b(v.b()); break;
-        case AttrValue::kType: list->add_type(v.type()); break;
-        case AttrValue::kShape: *list->add_shape() = v.shape(); break;
-        case AttrValue::kTensor: *list->add_tensor() = v.tensor(); break;
-        case AttrValue::kFunc: *list->add_func() = v.func(); break;
-        default: return r->Error("an element");
+        case AttrValue::kS:
+          list->add_s(v.s());
+          break;
+        case AttrValue::kI:
+          list->add_i(v.i());
+          break;
+        case AttrValue::kF:
+          list->add_f(v.f());
+          break;
+        case AttrValue::kB:
+          list->add_b(v.b());
+          break;
+        case AttrValue::kType:
+          list->add_type(v.type());
+          break;
+        case AttrValue::kShape:
+          *list->add_shape() = v.shape();
+          break;
+        case AttrValue::kTensor:
+          *list->add_tensor() = v.tensor();
+          break;
+        case AttrValue::kFunc:
+          *list->add_func() = v.func();
+          break;
+        default:
+          return r->Error("an element");
       }
     } while (r->Take(","));
     return r->Take("]") ? absl::OkStatus() : r->Error("',' or ']'");
@@ -408,9 +425,8 @@ std::vector<const OpInfo*> AllOps() {
   std::vector<const OpInfo*> all;
   all.reserve(Ops().size());
   for (const auto& [name, info] : Ops()) all.push_back(info.get());
-  std::sort(all.begin(), all.end(), [](const OpInfo* a, const OpInfo* b) {
-    return a->def.name() < b->def.name();
-  });
+  std::sort(all.begin(), all.end(),
+            [](const OpInfo* a, const OpInfo* b) { return a->def.name() < b->def.name(); });
   return all;
 }
 
@@ -426,35 +442,6 @@ absl::Status CheckType(int number) {
     return InvalidArgument("AttrValue must not have reference type value of ", DTypeWord(t));
   }
   return absl::OkStatus();
-}
-
-// The kind of the value, as the definition spells it; a list without elements is of `expected`
-// kind if that is a list.
-std::string KindOf(const AttrValue& v, const std::string& expected) {
-  switch (v.value_case()) {
-    case AttrValue::kS: return "string";
-    case AttrValue::kI: return "int";
-    case AttrValue::kF: return "float";
-    case AttrValue::kB: return "bool";
-    case AttrValue::kType: return "type";
-    case AttrValue::kShape: return "shape";
-    case AttrValue::kTensor: return "tensor";
-    case AttrValue::kFunc: return "func";
-    case AttrValue::kPlaceholder: return "placeholder";
-    case AttrValue::VALUE_NOT_SET: return "nothing";
-    case AttrValue::kList: break;
-  }
-  const AttrValue::ListValue& l = v.list();
-  const std::pair<int, const char*> sizes[] = {
-      {l.s_size(), "string"}, {l.i_size(), "int"},     {l.f_size(), "float"},
-      {l.b_size(), "bool"},   {l.type_size(), "type"}, {l.shape_size(), "shape"},
-      {l.tensor_size(), "tensor"}, {l.func_size(), "func"}};
-  std::string found;
-  for (const auto& [size, word] : sizes) {
-    if (size > 0) absl::StrAppend(&found, found.empty() ? "" : "|", word);
-  }
-  if (found.empty()) return absl::StartsWith(expected, "list(") ? expected : "list()";
-  return absl::StrCat("list(", found, ")");
 }
 
 int64_t ListSize(const AttrValue::ListValue& l) {
@@ -473,9 +460,8 @@ absl::Status NotAllowed(const std::string& attr, const std::string& value,
 }
 
 absl::Status CheckAttr(const OpDef::AttrDef& def, const AttrValue& v) {
-  const std::string kind = KindOf(v, def.type());
-  if (kind != def.type()) {
-    return InvalidArgument("AttrValue had value with type '", kind, "' when '", def.type(),
+  if (!IsOfKind(v, def.type())) {
+    return InvalidArgument("AttrValue had value with type '", AttrKind(v), "' when '", def.type(),
                            "' expected for attr '", def.name(), "'");
   }
   const bool is_list = v.has_list();

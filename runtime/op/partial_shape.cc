@@ -76,9 +76,9 @@ absl::StatusOr<PartialShape> PartialShape::Merge(const PartialShape& a, const Pa
     if (a.dims_[i] == kUnknown) {
       merged.dims_[i] = b.dims_[i];
     } else if (b.dims_[i] != kUnknown && b.dims_[i] != a.dims_[i]) {
-      return InvalidArgument("Dimension ", i, " in both shapes must be equal, but are ",
-                             a.dims_[i], " and ", b.dims_[i], ". Shapes are ", a.DebugString(),
-                             " and ", b.DebugString(), ".");
+      return InvalidArgument("Dimension ", i, " in both shapes must be equal, but are ", a.dims_[i],
+                             " and ", b.dims_[i], ". Shapes are ", a.DebugString(), " and ",
+                             b.DebugString(), ".");
     }
   }
   return merged;
@@ -86,13 +86,15 @@ absl::StatusOr<PartialShape> PartialShape::Merge(const PartialShape& a, const Pa
 
 std::string PartialShape::DebugString() const {
   if (!known_rank_) return "<unknown>";
-  return absl::StrCat("[", absl::StrJoin(dims_, ",", [](std::string* out, int64_t d) {
-                        if (d == kUnknown) {
-                          out->push_back('?');
-                        } else {
-                          absl::StrAppend(out, d);
-                        }
-                      }),
+  return absl::StrCat("[",
+                      absl::StrJoin(dims_, ",",
+                                    [](std::string* out, int64_t d) {
+                                      if (d == kUnknown) {
+                                        out->push_back('?');
+                                      } else {
+                                        absl::StrAppend(out, d);
+                                      }
+                                    }),
                       "]");
 }
 

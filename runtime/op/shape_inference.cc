@@ -47,8 +47,7 @@ absl::StatusOr<PartialShape> InferenceContext::ValueAsShape(int i) const {
   PartialShape shape = PartialShape::Scalar();
   int64_t product = 1;
   for (int64_t k = 0; k < rank; ++k) {
-    const int64_t d =
-        v->dtype() == DType::kInt32 ? v->data<int32_t>()[k] : v->data<int64_t>()[k];
+    const int64_t d = v->dtype() == DType::kInt32 ? v->data<int32_t>()[k] : v->data<int64_t>()[k];
     if (d < PartialShape::kUnknown) {
       return InvalidArgument("Invalid value in tensor used for shape: ", d);
     }
@@ -64,17 +63,22 @@ int64_t InferenceContext::ValueAsInt(int i) const {
   const Tensor* v = value(i);
   if (!v || v->num_elements() != 1) return PartialShape::kUnknown;
   switch (v->dtype()) {
-    case DType::kInt32: return v->scalar<int32_t>();
-    case DType::kInt64: return v->scalar<int64_t>();
-    case DType::kInt16: return v->scalar<int16_t>();
-    case DType::kUint8: return v->scalar<uint8_t>();
-    case DType::kInt8: return v->scalar<int8_t>();
-    default: return PartialShape::kUnknown;
+    case DType::kInt32:
+      return v->scalar<int32_t>();
+    case DType::kInt64:
+      return v->scalar<int64_t>();
+    case DType::kInt16:
+      return v->scalar<int16_t>();
+    case DType::kUint8:
+      return v->scalar<uint8_t>();
+    case DType::kInt8:
+      return v->scalar<int8_t>();
+    default:
+      return PartialShape::kUnknown;
   }
 }
 
-absl::StatusOr<PartialShape> InferenceContext::WithRank(const PartialShape& shape,
-                                                        int rank) const {
+absl::StatusOr<PartialShape> InferenceContext::WithRank(const PartialShape& shape, int rank) const {
   if (!shape.known_rank()) return PartialShape::UnknownOfRank(rank);
   if (shape.rank() == rank) return shape;
   return InvalidArgument("Shape must be rank ", rank, " but is rank ", shape.rank());

@@ -53,7 +53,7 @@ constexpr DType BaseType(DType t) {
 constexpr DType RefType(DType t) { return static_cast<DType>(static_cast<int>(t) + 100); }
 
 // Bytes of one element; 0 for string, resource, variant and numbers that are no type. int4 and
-// uint4 take one byte each.
+// uint4 take the low four bits of one byte each.
 size_t ElementSize(DType t);
 bool IsKnown(DType t);     // One of the enumerators above, or a reference to one.
 bool IsFloating(DType t);  // half, bfloat16, float, double.
