@@ -1,0 +1,188 @@
+// Meta graphs: a Saver's nodes as TensorFlow adds them, files with and without a crc, imports.
+#include "saver/meta_graph.h"
+
+#include <map>
+
+#include "gmock/gmock.h"
+#include "google/protobuf/util/message_differencer.h"
+#include "gtest/gtest.h"
+#include "runtime/graph/ops.h"
+#include "runtime/op/op_def.h"
+
+namespace ferry {
+namespace {
+
+using google::protobuf::util::MessageDifferencer;
+using ::testing::HasSubstr;
+
+proto::MetaGraphDef Golden(const std::string& name) {
+  auto meta = ReadMetaGraph(FileSystem::Posix(), "tests/testdata/savers/" + name);
+  EXPECT_TRUE(meta.ok()) << meta.status();
+  return meta.ok() ? *meta : proto::MetaGraphDef();
+}
+
+// The nodes of a GraphDef by name, without what depends on TensorFlow's own shape functions.
+std::map<std::string, proto::NodeDef> ByName(const proto::GraphDef& def) {
+  std::map<std::string, proto::NodeDef> nodes;
+  for (proto::NodeDef n : def.node()) {
+    n.mutable_attr()->erase("_output_shapes");
+    nodes[n.name()] = n;
+  }
+  return nodes;
+}
+
+bool IsSaverNode(const std::string& name) {
+  return name.rfind("save/", 0) == 0 || name.rfind("save_1/", 0) == 0 ||
+         name.rfind("keeper/", 0) == 0;
+}
+
+// Imports a meta graph of TensorFlow's without its saver's nodes, adds ours, and compares.
+class SaveNodesTest : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(SaveNodesTest, AreThoseOfTensorFlow) {
+  const std::string name = GetParam();
+  proto::MetaGraphDef golden = Golden(name + ".meta");
+  proto::MetaGraphDef bare = golden;
+  auto* nodes = bare.mutable_graph_def()->mutable_node();
+  for (int i = nodes->size(); i-- > 0;) {
+    if (IsSaverNode((*nodes)[i].name())) nodes->DeleteSubrange(i, 1);
+  }
+  Graph graph;
+  auto imported = ImportMetaGraph(bare, {}, &graph);
+  ASSERT_TRUE(imported.ok()) << imported.status();
+  const Output a(graph.FindNode("a"), 0), b(graph.FindNode("b"), 0),
+      c(graph.FindNode("scope/c"), 0);
+  std::vector<SaveItem> items = {{"a", a, ""}, {"b", b, ""}, {"scope/c", c, ""}};
+  SaveNodesOptions options;
+  if (name == "map") items = {{"b", b, ""}, {"other/name", a, ""}};
+  if (name == "options") options.name = "keeper";
+  options.reshape = name == "reshape";
+  options.restore_sequentially = name == "sequential";
+  auto def = AddSaveNodes(&graph, items, options);
+  ASSERT_TRUE(def.ok()) << def.status();
+  EXPECT_EQ(def->filename_tensor_name(), golden.saver_def().filename_tensor_name());
+  EXPECT_EQ(def->save_tensor_name(), golden.saver_def().save_tensor_name());
+  EXPECT_EQ(def->restore_op_name(), golden.saver_def().restore_op_name());
+  auto meta = ExportMetaGraph(graph, {&*def, {}, /*strip_default_attrs=*/false, false});
+  ASSERT_TRUE(meta.ok()) << meta.status();
+  const auto want = ByName(golden.graph_def()), have = ByName(meta->graph_def());
+  int compared = 0;
+  for (const auto& [node_name, node] : want) {
+    if (!IsSaverNode(node_name)) continue;
+    auto it = have.find(node_name);
+    ASSERT_NE(it, have.end()) << node_name;
+    std::string difference;
+    MessageDifferencer differ;
+    differ.ReportDifferencesToString(&difference);
+    EXPECT_TRUE(differ.Compare(node, it->second)) << node_name << ": " << difference;
+    ++compared;
+  }
+  EXPECT_GE(compared, 10);
+  for (const auto& [node_name, node] : have) EXPECT_TRUE(want.count(node_name)) << node_name;
+  // And back.
+  auto found = FindSaveItems(graph, *def);
+  ASSERT_TRUE(found.ok()) << found.status();
+  ASSERT_EQ(found->size(), items.size());
+  for (size_t i = 0; i < items.size(); ++i) {
+    EXPECT_EQ((*found)[i].key, items[i].key);
+    EXPECT_EQ((*found)[i].variable, items[i].variable);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, SaveNodesTest,
+                         ::testing::Values("unsharded", "options", "reshape", "map",
+                                           "sequential"));
+
+TEST(MetaGraphTest, ReadsTextAsBinary) {
+  for (const char* name : {"unsharded", "sharded", "collections"}) {
+    EXPECT_TRUE(MessageDifferencer::Equals(Golden(std::string(name) + ".meta"),
+                                           Golden(std::string(name) + ".pbtxt")))
+        << name;
+  }
+}
+
+TEST(MetaGraphTest, ShardedSaversAreUnderstood) {
+  Graph graph;
+  auto imported = ImportMetaGraph(Golden("sharded.meta"), {}, &graph);
+  ASSERT_TRUE(imported.ok()) << imported.status();
+  auto items = FindSaveItems(graph, imported->saver_def);
+  ASSERT_TRUE(items.ok()) << items.status();
+  std::vector<std::string> keys;
+  for (const SaveItem& i : *items) keys.push_back(i.key);
+  EXPECT_THAT(keys, ::testing::UnorderedElementsAre("a", "b", "scope/c"));
+}
+
+TEST(MetaGraphTest, ImportScopeGoesBeforeEveryName) {
+  Graph graph;
+  ImportMetaOptions options;
+  options.import_scope = "imported";
+  options.clear_devices = true;
+  auto imported = ImportMetaGraph(Golden("unsharded.meta"), options, &graph);
+  ASSERT_TRUE(imported.ok()) << imported.status();
+  EXPECT_NE(graph.FindNode("imported/scope/c/read"), nullptr);
+  EXPECT_EQ(imported->saver_def.restore_op_name(), "imported/save/restore_all");
+  EXPECT_THAT(graph.collections().at("variables").bytes_list().value(0),
+              HasSubstr("imported/a/read:0"));
+  ASSERT_TRUE(FindSaveItems(graph, imported->saver_def).ok());
+}
+
+TEST(MetaGraphTest, ExportKeepsWhatWasImported) {
+  const proto::MetaGraphDef golden = Golden("collections.meta");
+  Graph graph;
+  auto imported = ImportMetaGraph(golden, {}, &graph);
+  ASSERT_TRUE(imported.ok()) << imported.status();
+  auto meta = ExportMetaGraph(graph, {&imported->saver_def, {"serve"}, true, false});
+  ASSERT_TRUE(meta.ok()) << meta.status();
+  EXPECT_EQ(meta->collection_def_size(), golden.collection_def_size());
+  for (const auto& [name, collection] : golden.collection_def()) {
+    EXPECT_TRUE(MessageDifferencer::Equals(collection, meta->collection_def().at(name))) << name;
+  }
+  EXPECT_TRUE(MessageDifferencer::Equals(golden.saver_def(), meta->saver_def()));
+  const auto want = ByName(golden.graph_def()), have = ByName(meta->graph_def());
+  ASSERT_EQ(want.size(), have.size());
+  for (const auto& [op_index, op] : [&] {
+         std::map<std::string, proto::OpDef> ops;
+         for (const auto& o : golden.meta_info_def().stripped_op_list().op()) ops[o.name()] = o;
+         return ops;
+       }()) {
+    const OpInfo* ours = FindOp(op_index);
+    ASSERT_NE(ours, nullptr) << op_index;
+  }
+}
+
+TEST(MetaGraphTest, DamageIsFound) {
+  const proto::MetaGraphDef golden = Golden("unsharded.meta");
+  auto bytes = SerializeMetaGraph(golden);
+  ASSERT_TRUE(bytes.ok());
+  auto parsed = ParseMetaGraph(*bytes, "m");
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_TRUE(MessageDifferencer::Equals(golden.graph_def(), parsed->graph_def()));
+  for (size_t i = 0; i < bytes->size(); ++i) {
+    std::string flipped = *bytes;
+    flipped[i] = static_cast<char>(flipped[i] ^ (1 << (i % 8)));
+    EXPECT_FALSE(ParseMetaGraph(flipped, "m").ok()) << "byte " << i;
+  }
+  for (size_t n = 0; n < bytes->size(); n += 7) {
+    auto cut = ParseMetaGraph(bytes->substr(0, n), "dir/m.meta");
+    EXPECT_EQ(cut.status().code(), absl::StatusCode::kDataLoss) << n;
+    EXPECT_THAT(std::string(cut.status().message()), HasSubstr("dir/m.meta"));
+  }
+}
+
+TEST(MetaGraphTest, Errors) {
+  Graph graph;
+  const Scope root(&graph);
+  const Output v = ops::VariableV2(root.WithOpName("v"), {2}, DType::kFloat);
+  const Output c = ops::Const<float>(root, 1);
+  EXPECT_EQ(AddSaveNodes(&graph, {}, {}).status().message(), "No variables to save");
+  EXPECT_EQ(AddSaveNodes(&graph, {{"a", v, ""}, {"a", v, ""}}, {}).status().message(),
+            "At least two variables have the same name: a");
+  EXPECT_EQ(AddSaveNodes(&graph, {{"c", c, ""}}, {}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  proto::SaverDef def;
+  def.set_save_tensor_name("v:0");
+  EXPECT_FALSE(FindSaveItems(graph, def).ok());
+}
+
+}  // namespace
+}  // namespace ferry
