@@ -313,6 +313,18 @@ std::string Graph::UniqueName(const std::string& name, bool mark_as_used) {
   return absl::StrCat(name, "_", i - 1);
 }
 
+std::pair<int64_t, int64_t> Graph::OpSeeds(std::optional<int64_t> op_seed) {
+  constexpr int64_t kMax = (int64_t{1} << 31) - 1;
+  constexpr int64_t kDefaultGraphSeed = 87654321;  // For ops with a seed in graphs without one.
+  auto reduce = [](int64_t seed) { return ((seed % kMax) + kMax) % kMax; };
+  if (!seed_.has_value() && !op_seed.has_value()) return {0, 0};
+  const int64_t first = seed_.value_or(kDefaultGraphSeed);
+  const int64_t second = op_seed.has_value() ? *op_seed : derived_seeds_++;
+  // (0, 0) would mean no seed.
+  if (reduce(first) == 0 && reduce(second) == 0) return {0, kMax};
+  return {reduce(first), reduce(second)};
+}
+
 void Graph::ToGraphDef(proto::GraphDef* def) const {
   def->Clear();
   def->mutable_node()->Reserve(num_nodes());

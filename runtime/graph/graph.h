@@ -11,7 +11,9 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -149,11 +151,13 @@ class Graph {
   std::map<std::string, proto::CollectionDef>* mutable_collections() { return &collections_; }
   const std::map<std::string, proto::CollectionDef>& collections() const { return collections_; }
 
-  // For initializers, random ops and the like: the graph-level seed of TF1's set_random_seed; and
-  // how many ops were made so far, from which op seeds are derived.
-  void set_seed(int64_t seed) { seed_ = seed; has_seed_ = true; }
-  bool has_seed() const { return has_seed_; }
-  int64_t seed() const { return seed_; }
+  // The graph-level seed: TF1's set_random_seed.
+  void set_seed(int64_t seed) { seed_ = seed; }
+  std::optional<int64_t> seed() const { return seed_; }
+  // The attributes seed and seed2 of a random op, from the graph-level seed and the op's own: the
+  // numbers that TensorFlow's get_seed gives. With a graph-level seed alone, the second counts the
+  // calls; with neither both are 0, which asks for a seed of the machine's.
+  std::pair<int64_t, int64_t> OpSeeds(std::optional<int64_t> op_seed = std::nullopt);
 
  private:
   friend class GraphImporter;  // import.cc
@@ -170,8 +174,8 @@ class Graph {
   proto::VersionDef versions_;
   proto::FunctionDefLibrary library_;
   std::map<std::string, proto::CollectionDef> collections_;
-  int64_t seed_ = 0;
-  bool has_seed_ = false;
+  std::optional<int64_t> seed_;
+  int64_t derived_seeds_ = 0;
 };
 
 struct ImportOptions {

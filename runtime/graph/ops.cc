@@ -2,6 +2,8 @@
 // spelled out; the rest goes through the helpers.
 #include "runtime/graph/ops.h"
 
+#include <algorithm>
+#include <map>
 #include <numeric>
 
 namespace ferry::ops {
@@ -65,8 +67,24 @@ Output PlaceholderWithDefault(const Scope& s, Output input, const PartialShape& 
 Output Identity(const Scope& s, Output x) { return Simple(s, "Identity", {x}); }
 Output StopGradient(const Scope& s, Output x) { return Simple(s, "StopGradient", {x}); }
 Node* NoOp(const Scope& s) { return NodeBuilder(s, "NoOp").Build(); }
-Node* Group(const Scope& s, const std::vector<Node*>& nodes) {
-  return NoOp(s.WithControlDependencies(nodes));
+Node* Group(const Scope& scope, const std::vector<Node*>& nodes) {
+  if (!scope.ok()) return nullptr;
+  std::map<std::string, std::vector<Node*>> by_device;
+  for (Node* n : nodes) {
+    if (n != nullptr) by_device[n->device()].push_back(n);
+  }
+  const std::string name = scope.DefaultOpName("group_deps").UniqueOpName("NoOp");
+  const Scope s = scope.WithOpName(name + "/");
+  auto on = [](const Scope& where, const std::string& device, const std::vector<Node*>& deps) {
+    return NoOp((device.empty() ? where : where.WithDevice(device)).WithControlDependencies(deps));
+  };
+  if (by_device.empty()) return NoOp(s);
+  if (by_device.size() == 1) return on(s, by_device.begin()->first, by_device.begin()->second);
+  std::vector<Node*> groups;
+  for (const auto& [device, members] : by_device) {
+    groups.push_back(on(scope.WithPrefix(name), device, members));
+  }
+  return NoOp(s.WithControlDependencies(groups));
 }
 
 Output VariableV2(const Scope& s, const PartialShape& shape, DType dtype,

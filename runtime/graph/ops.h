@@ -31,7 +31,8 @@ Output PlaceholderWithDefault(const Scope& s, Output input, const PartialShape& 
 Output Identity(const Scope& s, Output x);
 Output StopGradient(const Scope& s, Output x);
 Node* NoOp(const Scope& s);
-// A NoOp that depends on all of them: tf.group.
+// A NoOp that depends on all of them, with one in between for each device where there are several:
+// tf.group. Named "group_deps" unless the scope names it.
 Node* Group(const Scope& s, const std::vector<Node*>& nodes);
 
 // ---- Reference variables (see variables.h for get_variable) ----

@@ -90,9 +90,11 @@ Scope Scope::ColocateWith(Node* node) const {
   return child;
 }
 
-Scope Scope::ClearColocation() const {
+Scope Scope::ClearColocation() const { return WithColocation({}); }
+
+Scope Scope::WithColocation(std::vector<std::string> groups) const {
   Scope child = *this;
-  child.colocation_.clear();
+  child.colocation_ = std::move(groups);
   return child;
 }
 

@@ -40,11 +40,17 @@ class Scope {
   // that ends with "/" is a full name, taken as it is: WithOpName(s.prefix() + "/") names an op as
   // the scope itself.
   Scope WithOpName(const std::string& name) const;
+  // The same where the scope has no op name yet: for functions with a default of their own.
+  Scope DefaultOpName(const std::string& name) const {
+    return op_name_.empty() ? WithOpName(name) : *this;
+  }
   Scope WithControlDependencies(const std::vector<Node*>& nodes) const;  // Besides those it has.
   Scope WithNoControlDependencies() const;
   Scope WithDevice(const std::string& device) const;
   Scope ColocateWith(Node* node) const;  // Attribute _class = ["loc:@name"].
   Scope ClearColocation() const;
+  // With these groups ("loc:@name") in place of those it has.
+  Scope WithColocation(std::vector<std::string> groups) const;
 
   const std::string& prefix() const { return prefix_; }
   // The unique full name for an op: `default_name` unless WithOpName was given.

@@ -1,0 +1,429 @@
+// get_variable, initializers, and the lists of variables.
+#include "runtime/graph/variables.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/base/status.h"
+#include "runtime/graph/gradients.h"
+#include "runtime/graph/ops.h"
+
+namespace ferry {
+namespace {
+
+// From this many elements on, zeros and ones are filled when the program runs rather than kept in
+// the graph.
+constexpr int64_t kMaxConstElements = 1000;
+
+// The number as one element of `dtype`; uninitialised for a dtype without numbers.
+Tensor NumberOf(DType dtype, double value) {
+  switch (dtype) {
+    case DType::kHalf:
+      return Tensor::Scalar(FloatToHalf(static_cast<float>(value)));
+    case DType::kBfloat16:
+      return Tensor::Scalar(FloatToBfloat16(static_cast<float>(value)));
+    case DType::kBool:
+      return Tensor::Scalar(value != 0);
+    case DType::kString:
+      return value == 0 ? Tensor::Scalar(std::string()) : Tensor();
+#define FERRY_CASE(E, T) \
+  case DType::E:         \
+    return Tensor::Scalar(static_cast<T>(value))
+      FERRY_CASE(kFloat, float);
+      FERRY_CASE(kDouble, double);
+      FERRY_CASE(kInt8, int8_t);
+      FERRY_CASE(kInt16, int16_t);
+      FERRY_CASE(kInt32, int32_t);
+      FERRY_CASE(kInt64, int64_t);
+      FERRY_CASE(kUint8, uint8_t);
+      FERRY_CASE(kUint16, uint16_t);
+      FERRY_CASE(kUint32, uint32_t);
+      FERRY_CASE(kUint64, uint64_t);
+#undef FERRY_CASE
+    default:
+      return Tensor();
+  }
+}
+
+Output NumberConst(const Scope& s, DType dtype, double value) {
+  Tensor t = NumberOf(dtype, value);
+  if (!t.initialized()) {
+    s.UpdateStatus(InvalidArgument("no initial value ", value, " of type ", DTypeName(dtype)));
+    return Output();
+  }
+  return ops::Const(s, t);
+}
+
+// A constant of `shape`, every element `value`.
+Output SplatConst(const Scope& s, const TensorShape& shape, DType dtype, double value) {
+  Tensor one = NumberOf(dtype, value);
+  if (!one.initialized()) return NumberConst(s, dtype, value);
+  absl::StatusOr<Tensor> all = Tensor::Allocate(dtype, shape);
+  if (!all.ok()) {
+    s.UpdateStatus(all.status());
+    return Output();
+  }
+  if (dtype != DType::kString) {
+    const size_t size = ElementSize(dtype);
+    char* to = static_cast<char*>(all->raw());
+    for (int64_t i = 0; i < shape.num_elements(); ++i, to += size) {
+      std::memcpy(to, one.raw(), size);
+    }
+  }
+  return ops::Const(s, *all);
+}
+
+Output ShapeConst(const Scope& s, const TensorShape& shape) {
+  std::vector<int32_t> dims;
+  for (int64_t d : shape.dims()) {
+    if (d > std::numeric_limits<int32_t>::max()) {
+      return ops::ConstVector(s, std::vector<int64_t>(shape.dims().begin(), shape.dims().end()));
+    }
+    dims.push_back(static_cast<int32_t>(d));
+  }
+  return ops::ConstVector(s, dims);
+}
+
+// The name of a scope for its own last op.
+Scope AsScope(const Scope& s) { return s.WithOpName(s.prefix() + "/"); }
+
+Initializer FilledWith(const char* name, double value) {
+  return [name, value](const Scope& s, const TensorShape& shape, DType dtype) {
+    const Scope sub = s.NewSubScope(name);
+    if (shape.num_elements() < kMaxConstElements) {
+      return SplatConst(AsScope(sub), shape, dtype, value);
+    }
+    Output dims = ShapeConst(sub.WithOpName("shape_as_tensor"), shape);
+    return ops::Fill(AsScope(sub), dims, NumberConst(sub, dtype, value));
+  };
+}
+
+// (Op * scale + shift), with the constants that scale and shift come from.
+Output Scaled(const Scope& s, Output random, Output scale, Output shift) {
+  return ops::AddV2(AsScope(s), ops::Mul(s.WithOpName("mul"), random, scale), shift);
+}
+
+Output Normal(const Scope& outer, const char* scope_name,
+              Output (*op)(const Scope&, Output, DType, int64_t, int64_t), const TensorShape& shape,
+              DType dtype, double mean, double stddev, std::optional<int64_t> seed) {
+  const Scope s = outer.NewSubScope(scope_name);
+  Output dims = ShapeConst(s.WithOpName("shape"), shape);
+  Output shift = NumberConst(s.WithOpName("mean"), dtype, mean);
+  Output scale = NumberConst(s.WithOpName("stddev"), dtype, stddev);
+  const auto [seed1, seed2] = s.graph()->OpSeeds(seed);
+  return Scaled(s, op(s, dims, dtype, seed1, seed2), scale, shift);
+}
+
+// How many numbers go into and out of one unit of a layer with weights of `shape`: the last two
+// sizes, times the size of the window for convolutions.
+std::pair<double, double> Fans(const TensorShape& shape) {
+  const int rank = shape.rank();
+  if (rank == 0) return {1, 1};
+  if (rank == 1) return {static_cast<double>(shape.dim(0)), static_cast<double>(shape.dim(0))};
+  double window = 1;
+  for (int i = 0; i < rank - 2; ++i) window *= static_cast<double>(shape.dim(i));
+  return {window * static_cast<double>(shape.dim(rank - 2)),
+          window * static_cast<double>(shape.dim(rank - 1))};
+}
+
+double GlorotScale(const TensorShape& shape) {
+  const auto [in, out] = Fans(shape);
+  return 1.0 / std::max(1.0, (in + out) / 2);
+}
+
+// Where a new variable goes and how the value that it starts with is made.
+struct NewVariable {
+  std::string full_name;
+  PartialShape shape;
+  DType dtype;
+  // Given the scope of the variable's own name.
+  std::function<Output(const Scope&)> initial_value;
+  // Whether the initial value and the variable name the variable as their colocation group (where
+  // the scope has no other).
+  bool own_group;
+  int aggregation = proto::VARIABLE_AGGREGATION_NONE;
+};
+
+VariableHandle Create(const Scope& scope, const NewVariable& v, const VariableOptions& options) {
+  if (!scope.ok()) return VariableHandle();
+  Scope s = scope.WithNoControlDependencies().WithPrefix(v.full_name);
+  const std::vector<std::string> outer = scope.colocation();
+  if (outer.empty() && v.own_group) s = s.WithColocation({absl::StrCat("loc:@", v.full_name)});
+  VariableHandle h;
+  h.trainable = options.trainable;
+  h.initial_value = v.initial_value(s);
+  h.ref = ops::VariableV2(AsScope(s), v.shape, v.dtype);
+  s = s.WithColocation(outer).ColocateWith(h.ref.node);
+  Output assign = ops::Assign(s, h.ref, h.initial_value);
+  h.initializer = assign.node;
+  h.read = ops::Identity(s.WithOpName("read"), h.ref);
+  if (!scope.ok()) return VariableHandle();
+
+  proto::VariableDef def = ToProto(h);
+  def.set_aggregation(static_cast<proto::VariableAggregation>(v.aggregation));
+  std::vector<std::string> collections = options.collections;
+  const auto listed = std::find(collections.begin(), collections.end(), kTrainableVariables);
+  if (options.trainable && listed == collections.end()) collections.push_back(kTrainableVariables);
+  for (const std::string& c : collections) {
+    scope.UpdateStatus(AddVariableToCollection(scope.graph(), c, def));
+  }
+  return h;
+}
+
+std::string FullName(const Scope& s, const std::string& name) {
+  return s.prefix().empty() ? name : absl::StrCat(s.prefix(), "/", name);
+}
+
+// The nodes around a variable that exists, found by their names.
+absl::StatusOr<VariableHandle> Existing(Node* node) {
+  proto::VariableDef def;
+  def.set_variable_name(absl::StrCat(node->name(), ":0"));
+  def.set_snapshot_name(absl::StrCat(node->name(), "/read:0"));
+  def.set_initializer_name(absl::StrCat(node->name(), "/Assign"));
+  Node* assign = node->graph()->FindNode(def.initializer_name());
+  if (assign != nullptr && assign->num_inputs() == 2) {
+    def.set_initial_value_name(assign->input(1).name());
+  }
+  FERRY_ASSIGN_OR_RETURN(auto trainable,
+                         GetVariableCollection(*node->graph(), kTrainableVariables));
+  def.set_trainable(std::any_of(trainable.begin(), trainable.end(), [&](const auto& other) {
+    return other.variable_name() == def.variable_name();
+  }));
+  return FromProto(*node->graph(), def);
+}
+
+absl::StatusOr<VariableHandle> Reused(Node* node, const TensorShape& shape, DType dtype) {
+  FERRY_ASSIGN_OR_RETURN(VariableHandle h, Existing(node));
+  if (!h.shape().CompatibleWith(shape)) {
+    return InvalidArgument("Trying to share variable ", h.name(), ", but specified shape ",
+                           shape.DebugString(), " and found shape ", h.shape().DebugString());
+  }
+  if (h.dtype() != dtype) {
+    return InvalidArgument("Trying to share variable ", h.name(), ", but specified dtype ",
+                           DTypeName(dtype), " and found dtype ", DTypeName(h.dtype()));
+  }
+  return h;
+}
+
+}  // namespace
+
+Initializer ZerosInitializer() { return FilledWith("zeros", 0); }
+Initializer OnesInitializer() { return FilledWith("ones", 1); }
+
+Initializer ConstantInitializer(double value) {
+  return [value](const Scope& s, const TensorShape& shape, DType dtype) {
+    return SplatConst(s, shape, dtype, value);
+  };
+}
+
+Initializer RandomUniformInitializer(double min, double max, std::optional<int64_t> seed) {
+  return [=](const Scope& outer, const TensorShape& shape, DType dtype) {
+    const Scope s = outer.NewSubScope("random_uniform");
+    Output dims = ShapeConst(s.WithOpName("shape"), shape);
+    Output low = NumberConst(s.WithOpName("min"), dtype, min);
+    Output high = NumberConst(s.WithOpName("max"), dtype, max);
+    const auto [seed1, seed2] = s.graph()->OpSeeds(seed);
+    if (IsInteger(dtype)) {
+      return NodeBuilder(AsScope(s), "RandomUniformInt")
+          .Input(dims)
+          .Input(low)
+          .Input(high)
+          .Attr("seed", seed1)
+          .Attr("seed2", seed2)
+          .BuildOutput();
+    }
+    Output random = ops::RandomUniform(s, dims, dtype, seed1, seed2);
+    return Scaled(s, random, ops::Sub(s.WithOpName("sub"), high, low), low);
+  };
+}
+
+Initializer RandomNormalInitializer(double mean, double stddev, std::optional<int64_t> seed) {
+  return [=](const Scope& s, const TensorShape& shape, DType dtype) {
+    return Normal(s, "random_normal", ops::RandomStandardNormal, shape, dtype, mean, stddev, seed);
+  };
+}
+
+Initializer TruncatedNormalInitializer(double mean, double stddev, std::optional<int64_t> seed) {
+  return [=](const Scope& s, const TensorShape& shape, DType dtype) {
+    return Normal(s, "truncated_normal", ops::TruncatedNormal, shape, dtype, mean, stddev, seed);
+  };
+}
+
+Initializer GlorotUniformInitializer(std::optional<int64_t> seed) {
+  return [=](const Scope& s, const TensorShape& shape, DType dtype) {
+    const double limit = std::sqrt(3 * GlorotScale(shape));
+    return RandomUniformInitializer(-limit, limit, seed)(s, shape, dtype);
+  };
+}
+
+Initializer GlorotNormalInitializer(std::optional<int64_t> seed) {
+  return [=](const Scope& s, const TensorShape& shape, DType dtype) {
+    // The standard deviation of a standard normal that is truncated at two of its own.
+    constexpr double kTruncatedStddev = .87962566103423978;
+    const double stddev = std::sqrt(GlorotScale(shape)) / kTruncatedStddev;
+    return TruncatedNormalInitializer(0, stddev, seed)(s, shape, dtype);
+  };
+}
+
+VariableHandle GetVariable(const Scope& s, const std::string& name, const TensorShape& shape,
+                           DType dtype, const VariableOptions& options) {
+  if (!s.ok()) return VariableHandle();
+  const std::string full = FullName(s, name);
+  Node* there = s.graph()->FindNode(full);
+  if (there != nullptr) {
+    if (options.reuse == Reuse::kNo) {
+      s.UpdateStatus(AlreadyExists("Variable ", full, " already exists, disallowed"));
+      return VariableHandle();
+    }
+    absl::StatusOr<VariableHandle> h = Reused(there, shape, dtype);
+    s.UpdateStatus(h.status());
+    return h.ok() ? *h : VariableHandle();
+  }
+  if (options.reuse == Reuse::kYes) {
+    s.UpdateStatus(InvalidArgument("Variable ", full, " does not exist"));
+    return VariableHandle();
+  }
+  Initializer initializer = options.initializer;
+  if (!initializer) {
+    if (IsFloating(dtype)) {
+      initializer = GlorotUniformInitializer();
+    } else if (IsInteger(dtype) || dtype == DType::kBool) {
+      initializer = ZerosInitializer();
+    } else {
+      s.UpdateStatus(InvalidArgument("An initializer for variable ", full, " of ", DTypeName(dtype),
+                                     " is required"));
+      return VariableHandle();
+    }
+  }
+  NewVariable v{s.graph()->UniqueName(full), shape, dtype,
+                [&](const Scope& own) {
+                  return initializer(own.NewSubScope("Initializer").WithDevice(""), shape, dtype);
+                },
+                /*own_group=*/true};
+  return Create(s, v, options);
+}
+
+VariableHandle MakeVariable(const Scope& s, const std::string& name, const Tensor& initial_value,
+                            const VariableOptions& options) {
+  if (!s.ok()) return VariableHandle();
+  NewVariable v{
+      s.graph()->UniqueName(FullName(s, name)), initial_value.shape(), initial_value.dtype(),
+      [&](const Scope& own) { return ops::Const(own.WithOpName("initial_value"), initial_value); },
+      /*own_group=*/false};
+  return Create(s, v, options);
+}
+
+VariableHandle MakeSlot(const Scope& s, const VariableHandle& primary, const std::string& name) {
+  if (!s.ok()) return VariableHandle();
+  absl::StatusOr<TensorShape> shape = primary.shape().ToTensorShape();
+  if (!shape.ok()) {
+    s.UpdateStatus(Annotate(shape.status(), absl::StrCat("slot of variable ", primary.name())));
+    return VariableHandle();
+  }
+  VariableOptions options;
+  options.trainable = false;
+  options.initializer = ZerosInitializer();
+  const Scope root = s.WithPrefix("").ClearColocation().ColocateWith(primary.ref.node);
+  return GetVariable(root, s.graph()->UniqueName(name, /*mark_as_used=*/false), *shape,
+                     primary.dtype(), options);
+}
+
+absl::StatusOr<std::vector<VariableHandle>> VariablesOf(const Graph& graph,
+                                                        const std::string& collection) {
+  FERRY_ASSIGN_OR_RETURN(auto defs, GetVariableCollection(graph, collection));
+  std::vector<VariableHandle> all;
+  for (const proto::VariableDef& def : defs) {
+    absl::StatusOr<VariableHandle> h = FromProto(graph, def);
+    if (!h.ok()) return Annotate(h.status(), absl::StrCat("collection '", collection, "'"));
+    all.push_back(*std::move(h));
+  }
+  return all;
+}
+
+proto::VariableDef ToProto(const VariableHandle& v) {
+  proto::VariableDef def;
+  def.set_variable_name(v.ref.name());
+  def.set_initializer_name(v.initializer->name());
+  def.set_snapshot_name(v.read.name());
+  if (v.initial_value.node != nullptr) def.set_initial_value_name(v.initial_value.name());
+  def.set_trainable(v.trainable);
+  return def;
+}
+
+absl::StatusOr<VariableHandle> FromProto(const Graph& graph, const proto::VariableDef& def) {
+  VariableHandle h;
+  auto find = [&](const std::string& name, Output* out) -> absl::Status {
+    absl::StatusOr<Output> found = graph.FindOutput(name);
+    if (!found.ok()) {
+      return Annotate(found.status(), absl::StrCat("variable '", def.variable_name(), "'"));
+    }
+    if (found->index < 0) {
+      return InvalidArgument("variable '", def.variable_name(), "': '", name, "' is no tensor");
+    }
+    *out = *found;
+    return absl::OkStatus();
+  };
+  FERRY_RETURN_IF_ERROR(find(def.variable_name(), &h.ref));
+  FERRY_RETURN_IF_ERROR(find(def.snapshot_name(), &h.read));
+  if (!def.initial_value_name().empty()) {
+    FERRY_RETURN_IF_ERROR(find(def.initial_value_name(), &h.initial_value));
+  }
+  h.initializer = graph.FindNode(def.initializer_name());
+  if (h.initializer == nullptr) {
+    return NotFound("variable '", def.variable_name(), "': its initializer '",
+                    def.initializer_name(), "' is not in the graph");
+  }
+  h.trainable = def.trainable();
+  return h;
+}
+
+Node* VariablesInitializer(const Scope& s, const std::vector<VariableHandle>& variables) {
+  std::vector<Node*> initializers;
+  for (const VariableHandle& v : variables) initializers.push_back(v.initializer);
+  return ops::Group(s.DefaultOpName("init"), initializers);
+}
+
+Node* GlobalVariablesInitializer(const Scope& s) {
+  absl::StatusOr<std::vector<VariableHandle>> all = GlobalVariables(*s.graph());
+  s.UpdateStatus(all.status());
+  return s.ok() ? VariablesInitializer(s, *all) : nullptr;
+}
+
+absl::StatusOr<VariableHandle> GetGlobalStep(const Graph& graph) {
+  FERRY_ASSIGN_OR_RETURN(auto all, VariablesOf(graph, kGlobalStep));
+  if (all.size() > 1) {
+    return FailedPrecondition("there are ", all.size(), " global steps in collection '",
+                              kGlobalStep, "'; expected one");
+  }
+  if (!all.empty()) return all[0];
+  // Graphs that were imported without their collections.
+  Node* node = graph.FindNode("global_step");
+  if (node == nullptr || node->op() != "VariableV2") return VariableHandle();
+  return Existing(node);
+}
+
+VariableHandle GetOrCreateGlobalStep(const Scope& s) {
+  if (!s.ok()) return VariableHandle();
+  absl::StatusOr<VariableHandle> there = GetGlobalStep(*s.graph());
+  s.UpdateStatus(there.status());
+  if (!there.ok() || *there) return there.ok() ? *there : VariableHandle();
+  const TensorShape scalar;
+  VariableOptions options;
+  options.trainable = false;
+  options.collections = {kGlobalVariables, kGlobalStep};
+  NewVariable v{s.graph()->UniqueName("global_step"),
+                scalar,
+                DType::kInt64,
+                [&](const Scope& own) {
+                  return ZerosInitializer()(own.NewSubScope("Initializer").WithDevice(""), scalar,
+                                            DType::kInt64);
+                },
+                /*own_group=*/true,
+                proto::VARIABLE_AGGREGATION_ONLY_FIRST_REPLICA};
+  return Create(s.ClearColocation(), v, options);
+}
+
+}  // namespace ferry

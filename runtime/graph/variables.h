@@ -1,0 +1,119 @@
+// Variables as programs make them: a VariableV2 with its initial value, the Assign that sets it and
+// the Identity that reads it, named as tf.compat.v1.get_variable names them, and listed in the
+// graph's collections.
+//
+//   Scope hidden = root.NewSubScope("hidden1");
+//   VariableHandle w = GetVariable(hidden, "weights", {64, 128}, DType::kFloat,
+//                                  {TruncatedNormalInitializer(0, 0.125)});
+//   Output y = ops::MatMul(hidden, x, w.read);
+//   Node* init = GlobalVariablesInitializer(root);
+#ifndef FERRY_RUNTIME_GRAPH_VARIABLES_H_
+#define FERRY_RUNTIME_GRAPH_VARIABLES_H_
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "proto/variable.pb.h"
+#include "runtime/graph/collections.h"
+#include "runtime/graph/scope.h"
+#include "runtime/tensor/shape.h"
+#include "runtime/tensor/tensor.h"
+
+namespace ferry {
+
+// The parts of one variable. Cheap to copy; the nodes belong to the graph.
+struct VariableHandle {
+  Output ref;                   // "w:0".
+  Output read;                  // "w/read:0".
+  Output initial_value;         // Empty when a meta graph doesn't say.
+  Node* initializer = nullptr;  // "w/Assign".
+  bool trainable = false;
+
+  explicit operator bool() const { return ref.node != nullptr; }
+  const std::string& name() const { return ref.node->name(); }  // "w". REQUIRES: not empty.
+  DType dtype() const { return BaseType(ref.dtype()); }
+  const PartialShape& shape() const { return ref.shape(); }
+};
+
+// Makes the initial value of a variable, under the scope "<variable>/Initializer". Null stands for
+// the default: GlorotUniform for floating types, zeros for integers and bool.
+using Initializer = std::function<Output(const Scope& s, const TensorShape& shape, DType dtype)>;
+
+Initializer ZerosInitializer();
+Initializer OnesInitializer();
+Initializer ConstantInitializer(double value);
+// In [min, max). The seed is the op's own; without one it derives from the graph's.
+Initializer RandomUniformInitializer(double min, double max,
+                                     std::optional<int64_t> seed = std::nullopt);
+Initializer RandomNormalInitializer(double mean, double stddev,
+                                    std::optional<int64_t> seed = std::nullopt);
+// Values beyond two standard deviations are drawn again.
+Initializer TruncatedNormalInitializer(double mean, double stddev,
+                                       std::optional<int64_t> seed = std::nullopt);
+// Uniform within +-sqrt(6 / (fan_in + fan_out)), and normal with stddev
+// sqrt(2 / (fan_in + fan_out)) after truncation: Glorot and Bengio, "Understanding the difficulty
+// of training deep feedforward neural networks" (2010).
+Initializer GlorotUniformInitializer(std::optional<int64_t> seed = std::nullopt);
+Initializer GlorotNormalInitializer(std::optional<int64_t> seed = std::nullopt);
+
+enum class Reuse {
+  kNo,    // The variable must not exist.
+  kYes,   // It must.
+  kAuto,  // It is made where it doesn't.
+};
+
+struct VariableOptions {
+  Initializer initializer;
+  bool trainable = true;
+  // Besides kTrainableVariables, which `trainable` decides.
+  std::vector<std::string> collections = {kGlobalVariables};
+  Reuse reuse = Reuse::kNo;
+};
+
+// tf.get_variable: the variable "<scope's prefix>/name". An error is the scope's status, and the
+// handle empty: AlreadyExists / InvalidArgument, with TensorFlow's words, for a variable that is
+// there and shouldn't be, isn't and should, or has another shape or dtype. To come back into a
+// scope use Scope::WithPrefix; NewSubScope gives a new one each time.
+// The variable follows the scope's device and colocation; its initial value has no device. Control
+// dependencies don't apply.
+VariableHandle GetVariable(const Scope& s, const std::string& name, const TensorShape& shape,
+                           DType dtype, const VariableOptions& options = {});
+
+// tf.Variable: with this initial value, and a name that is made unique.
+VariableHandle MakeVariable(const Scope& s, const std::string& name, const Tensor& initial_value,
+                            const VariableOptions& options = {});
+
+// What tf.train's slots are: a variable of `name` (a full one, made unique), zero at first, with the
+// shape and dtype of `primary` and colocated with it. Not trainable.
+VariableHandle MakeSlot(const Scope& s, const VariableHandle& primary, const std::string& name);
+
+// The variables of a collection, in their order; InvalidArgument / NotFound when an entry doesn't
+// fit the graph.
+absl::StatusOr<std::vector<VariableHandle>> VariablesOf(const Graph& graph,
+                                                        const std::string& collection);
+inline absl::StatusOr<std::vector<VariableHandle>> GlobalVariables(const Graph& graph) {
+  return VariablesOf(graph, kGlobalVariables);
+}
+inline absl::StatusOr<std::vector<VariableHandle>> TrainableVariables(const Graph& graph) {
+  return VariablesOf(graph, kTrainableVariables);
+}
+
+proto::VariableDef ToProto(const VariableHandle& v);
+absl::StatusOr<VariableHandle> FromProto(const Graph& graph, const proto::VariableDef& def);
+
+// The initializers of `variables` as one node, "init" unless the scope names it.
+Node* VariablesInitializer(const Scope& s, const std::vector<VariableHandle>& variables);
+Node* GlobalVariablesInitializer(const Scope& s);
+
+// The int64 scalar "global_step" that counts training steps; made where there is none yet, outside
+// of any scope. FailedPrecondition when there are several.
+VariableHandle GetOrCreateGlobalStep(const Scope& s);
+// Empty if there is none.
+absl::StatusOr<VariableHandle> GetGlobalStep(const Graph& graph);
+
+}  // namespace ferry
+
+#endif  // FERRY_RUNTIME_GRAPH_VARIABLES_H_
