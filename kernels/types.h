@@ -8,6 +8,7 @@
 #include <string>
 
 #include "Eigen/Core"
+#include "runtime/base/status.h"
 #include "runtime/op/kernel.h"
 #include "runtime/tensor/dtype.h"
 
