@@ -37,8 +37,8 @@ class ConstKernel : public Kernel {
   absl::Status Init(const KernelConstruction& c) override {
     FERRY_ASSIGN_OR_RETURN(value_, c.Attr<Tensor>("value"));
     if (value_.dtype() != c.output_types()[0]) {
-      return InvalidArgument("the value of a constant declared as ",
-                             DTypeName(c.output_types()[0]), " is ", DTypeName(value_.dtype()));
+      return InvalidArgument("the value of a constant declared as ", DTypeName(c.output_types()[0]),
+                             " is ", DTypeName(value_.dtype()));
     }
     return absl::OkStatus();
   }
@@ -108,7 +108,7 @@ class IdentityKernel : public Kernel {
 class IdentityNKernel : public Kernel {
   absl::Status Compute(KernelContext* c) const override {
     for (int i = 0; i < c->num_inputs(); ++i) {
-      FERRY_ASSIGN_OR_RETURN(Tensor* out, c->AllocateOutput(i, c->input(i).shape()));
+      FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(i, c->input(i).shape()));
       CopyElements(c->input(i), out);
     }
     return absl::OkStatus();
@@ -210,9 +210,9 @@ void AppendElement(const Tensor& t, int64_t i, std::string* out) {
     case DType::kBfloat16:
       absl::StrAppend(out, Bfloat16ToFloat(static_cast<const Bfloat16*>(t.raw())[i]));
       return;
-#define FERRY_CASE(E, T)                       \
-  case DType::E:                               \
-    absl::StrAppend(out, t.data<T>()[i]);      \
+#define FERRY_CASE(E, T)                  \
+  case DType::E:                          \
+    absl::StrAppend(out, t.data<T>()[i]); \
     return
       FERRY_CASE(kFloat, float);
       FERRY_CASE(kDouble, double);
@@ -282,7 +282,10 @@ FERRY_OP("Assert")
     .Stateful()
     .Shape(NoOutputs)
     .NotDifferentiable();
-FERRY_KERNEL("Assert").Device(DeviceType::kCpu).HostMemory("condition").HostMemory("data")
+FERRY_KERNEL("Assert")
+    .Device(DeviceType::kCpu)
+    .HostMemory("condition")
+    .HostMemory("data")
     .Make<AssertKernel>();
 
 // ---- Switch, Merge ----
@@ -328,7 +331,7 @@ class MergeKernel : public Kernel {
       c->SetOutputDead(1);
       return absl::OkStatus();
     }
-    FERRY_ASSIGN_OR_RETURN(Tensor* index, c->AllocateOutput(1, TensorShape()));
+    FERRY_ASSIGN_OR_RETURN(Tensor * index, c->AllocateOutput(1, TensorShape()));
     index->data<int32_t>()[0] = taken;
     if (kRef) {
       c->SetOutputVariable(0, c->variable(taken));
@@ -436,9 +439,10 @@ FERRY_OP("RefMerge")
 
 FERRY_KERNEL("Switch").Device(DeviceType::kCpu).HostMemory("pred").Make<SwitchKernel>();
 FERRY_KERNEL("RefSwitch").Device(DeviceType::kCpu).HostMemory("pred").Make<RefSwitchKernel>();
-FERRY_KERNEL("Merge").Device(DeviceType::kCpu).HostMemory("value_index")
-    .Make<MergeKernel<false>>();
-FERRY_KERNEL("RefMerge").Device(DeviceType::kCpu).HostMemory("value_index")
+FERRY_KERNEL("Merge").Device(DeviceType::kCpu).HostMemory("value_index").Make<MergeKernel<false>>();
+FERRY_KERNEL("RefMerge")
+    .Device(DeviceType::kCpu)
+    .HostMemory("value_index")
     .Make<MergeKernel<true>>();
 
 }  // namespace

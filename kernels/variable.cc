@@ -1,18 +1,19 @@
 // Reference variables: the node that holds one, assignment in its forms, and updates of single
 // rows. All writes go through the Variable with its mutex held, so that a save that is under way
 // hears of them first.
+#include "runtime/op/variable.h"
+
 #include <atomic>
 #include <cstring>
 #include <string>
 #include <type_traits>
 #include <vector>
 
-#include "runtime/base/mutex.h"
 #include "kernels/types.h"
+#include "runtime/base/mutex.h"
 #include "runtime/base/status.h"
 #include "runtime/op/kernel.h"
 #include "runtime/op/op_def.h"
-#include "runtime/op/variable.h"
 #include "runtime/tensor/tensor.h"
 
 namespace ferry {
@@ -73,7 +74,7 @@ FERRY_KERNEL("Variable").Device(DeviceType::kCpu).Make<VariableKernel>();
 
 class IsVariableInitializedKernel : public Kernel {
   absl::Status Compute(KernelContext* c) const override {
-    FERRY_ASSIGN_OR_RETURN(Tensor* out, c->AllocateOutput(0, TensorShape()));
+    FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, TensorShape()));
     out->data<bool>()[0] = c->variable(0)->initialized();
     return absl::OkStatus();
   }
@@ -106,12 +107,12 @@ class AssignKernel : public Kernel {
       const PartialShape held =
           v->initialized() ? PartialShape(v->tensor().shape()) : v->declared_shape();
       if (!held.CompatibleWith(value.shape())) {
-        return InvalidArgument("Assign requires shapes of both tensors to match. lhs shape= ",
-                               held.DebugString(), " rhs shape= ", value.shape().DebugString(),
-                               " (variable '", v->name(), "')");
+        return InvalidArgument(
+            "Assign requires shapes of both tensors to match. lhs shape= ", held.DebugString(),
+            " rhs shape= ", value.shape().DebugString(), " (variable '", v->name(), "')");
       }
     }
-    FERRY_ASSIGN_OR_RETURN(Tensor* to, v->TensorForOverwrite(value.shape()));
+    FERRY_ASSIGN_OR_RETURN(Tensor * to, v->TensorForOverwrite(value.shape()));
     if (to->raw() != value.raw()) {
       if (value.dtype() == DType::kString) {
         CopyElements(value, to);
@@ -200,15 +201,11 @@ using AssignAddKernel = AccumulateKernel<T, 1>;
 template <typename T>
 using AssignSubKernel = AccumulateKernel<T, -1>;
 
-#define FERRY_NUMBER_TYPES                                                                     \
-  "{float, double, int32, uint8, int16, int8, complex64, int64, qint8, quint8, qint32, "       \
-  "bfloat16, qint16, quint16, uint16, complex128, half, uint32, uint64}"
-
 FERRY_OP("AssignAdd")
     .Input("ref: Ref(T)")
     .Input("value: T")
     .Output("output_ref: Ref(T)")
-    .Attr("T: " FERRY_NUMBER_TYPES)
+    .Attr("T: numbertype")
     .Attr("use_locking: bool = false")
     .Shape(MergedShape)
     .NotDifferentiable();
@@ -216,7 +213,7 @@ FERRY_OP("AssignSub")
     .Input("ref: Ref(T)")
     .Input("value: T")
     .Output("output_ref: Ref(T)")
-    .Attr("T: " FERRY_NUMBER_TYPES)
+    .Attr("T: numbertype")
     .Attr("use_locking: bool = false")
     .Shape(MergedShape)
     .NotDifferentiable();
@@ -236,15 +233,15 @@ absl::Status ForEachRow(KernelContext* c, Variable* v, RowFn row) {
   const bool scalar = updates.rank() == 0;
   bool fits = scalar || updates.rank() == indices.rank() + now.rank() - 1;
   for (int i = 0; fits && !scalar && i < updates.rank(); ++i) {
-    fits = updates.dim(i) == (i < indices.rank() ? indices.dim(i)
-                                                 : now.dim(i - indices.rank() + 1));
+    fits =
+        updates.dim(i) == (i < indices.rank() ? indices.dim(i) : now.dim(i - indices.rank() + 1));
   }
   if (!fits) {
-    return InvalidArgument("Must have updates.shape = indices.shape + params.shape[1:] or "
-                           "updates.shape = [], got updates.shape ",
-                           updates.shape().DebugString(), ", indices.shape ",
-                           indices.shape().DebugString(), ", params.shape ",
-                           now.shape().DebugString());
+    return InvalidArgument(
+        "Must have updates.shape = indices.shape + params.shape[1:] or "
+        "updates.shape = [], got updates.shape ",
+        updates.shape().DebugString(), ", indices.shape ", indices.shape().DebugString(),
+        ", params.shape ", now.shape().DebugString());
   }
   const int64_t rows = now.dim(0), n = indices.num_elements();
   const bool wide = indices.dtype() == DType::kInt64;
@@ -298,7 +295,8 @@ class ScatterUpdateKernel : public Kernel {
         c, v, [](Tensor* to, int64_t at, const Tensor& updates, int64_t from, int64_t size) {
           if (to->dtype() == DType::kString) {
             for (int64_t i = 0; i < size; ++i) {
-              to->data<std::string>()[at + i] = updates.data<std::string>()[from < 0 ? 0 : from + i];
+              to->data<std::string>()[at + i] =
+                  updates.data<std::string>()[from < 0 ? 0 : from + i];
             }
             return;
           }
@@ -340,7 +338,7 @@ FERRY_OP("ScatterAdd")
     .Input("indices: Tindices")
     .Input("updates: T")
     .Output("output_ref: Ref(T)")
-    .Attr("T: " FERRY_NUMBER_TYPES)
+    .Attr("T: numbertype")
     .Attr("Tindices: {int32, int64}")
     .Attr("use_locking: bool = false")
     .Shape(ScatterShape)
@@ -350,7 +348,7 @@ FERRY_OP("ScatterSub")
     .Input("indices: Tindices")
     .Input("updates: T")
     .Output("output_ref: Ref(T)")
-    .Attr("T: " FERRY_NUMBER_TYPES)
+    .Attr("T: numbertype")
     .Attr("Tindices: {int32, int64}")
     .Attr("use_locking: bool = false")
     .Shape(ScatterShape)

@@ -28,6 +28,9 @@ absl::StatusOr<absl::InlinedVector<int64_t, 8>> AsInts(const Tensor& t) {
     case DType::kInt16:
       std::copy_n(t.data<int16_t>(), out.size(), out.begin());
       return out;
+    case DType::kInt8:
+      std::copy_n(t.data<int8_t>(), out.size(), out.begin());
+      return out;
     default:
       return InvalidArgument("int32 or int64 was expected, found ", DTypeName(t.dtype()));
   }

@@ -61,6 +61,9 @@ absl::StatusOr<PartialShape> InferenceContext::ValueAsShape(int i) const {
 
 int64_t InferenceContext::ValueAsInt(int i) const {
   const Tensor* v = value(i);
+  if (!v && inputs_[i].rank() == 0 && partial_values_[i].rank() == 1) {
+    return partial_values_[i].dim(0);
+  }
   if (!v || v->num_elements() != 1) return PartialShape::kUnknown;
   switch (v->dtype()) {
     case DType::kInt32:

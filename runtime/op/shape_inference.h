@@ -44,7 +44,8 @@ class InferenceContext {
   void set_output(int i, PartialShape shape) { outputs_[i] = std::move(shape); }
   const PartialShape& output(int i) const { return outputs_[i]; }
   // For outputs whose value is known although it isn't computed yet (Shape of a known shape):
-  // makes it available to later ValueAsShape.
+  // makes it available to later ValueAsShape. A scalar's is a shape of one dimension, available to
+  // ValueAsInt.
   void set_output_value_as_shape(int i, PartialShape value) {
     output_values_[i] = std::move(value);
   }
