@@ -22,11 +22,11 @@ std::vector<std::string> Components(const std::string& path) {
 
 class HeldLock : public FileLock {
  public:
-  explicit HeldLock(std::shared_ptr<absl::Mutex> mu) : mu_(std::move(mu)) { mu_->Lock(); }
+  explicit HeldLock(std::shared_ptr<Mutex> mu) : mu_(std::move(mu)) { mu_->Lock(); }
   ~HeldLock() override { mu_->Unlock(); }
 
  private:
-  std::shared_ptr<absl::Mutex> mu_;
+  std::shared_ptr<Mutex> mu_;
 };
 
 }  // namespace
@@ -36,19 +36,19 @@ class FaultWritableFile : public WritableFile {
   FaultWritableFile(FaultFileSystem* fs, std::string path, int inode)
       : fs_(fs), path_(std::move(path)), inode_(inode) {}
   absl::Status Append(absl::string_view data) override {
-    absl::MutexLock lock(&fs_->mu_);
+    MutexLock lock(&fs_->mu_);
     const uint64_t end = fs_->disk_[inode_].bytes.size();
     return fs_->WriteBytes("append", path_, inode_, end, data);
   }
   absl::Status Sync() override {
-    absl::MutexLock lock(&fs_->mu_);
+    MutexLock lock(&fs_->mu_);
     if (sync_failed_) return Internal("a second sync of '", path_, "' after one failed");
     absl::Status status = fs_->SyncFile(path_, inode_);
     sync_failed_ = !status.ok();
     return status;
   }
   absl::Status Close() override {
-    absl::MutexLock lock(&fs_->mu_);
+    MutexLock lock(&fs_->mu_);
     return fs_->Count("close", path_);
   }
 
@@ -69,10 +69,10 @@ class FaultBlockWriter : public BlockWriter {
     if (reinterpret_cast<uintptr_t>(data) % 4096 != 0 || size % 4096 != 0 || offset % 4096 != 0) {
       return Internal("write of '", path_, "' isn't aligned: ", size, " bytes at ", offset);
     }
-    absl::MutexLock lock(&fs_->mu_);
+    MutexLock lock(&fs_->mu_);
     const absl::string_view bytes(static_cast<const char*>(data), size);
-    in_flight_.push_back({bytes, Crc32c(bytes),
-                          fs_->WriteBytes("write block", path_, inode_, offset, bytes)});
+    in_flight_.push_back(
+        {bytes, Crc32c(bytes), fs_->WriteBytes("write block", path_, inode_, offset, bytes)});
     return next_ticket_++;
   }
 
@@ -90,10 +90,10 @@ class FaultBlockWriter : public BlockWriter {
   }
 
   absl::Status Finish(uint64_t length) override {
-    absl::MutexLock lock(&fs_->mu_);
+    MutexLock lock(&fs_->mu_);
     if (!in_flight_.empty()) return Internal("'", path_, "' finished with writes in flight");
     FERRY_RETURN_IF_ERROR(fs_->Count("truncate", path_));
-    FaultFileSystem::Op op{FaultFileSystem::Op::kTruncate, inode_, length, {}, {}, -1,
+    FaultFileSystem::Op op{FaultFileSystem::Op::kTruncate,  inode_, length, {}, {}, -1,
                            absl::StrCat("truncate ", path_)};
     fs_->Do(std::move(op));
     FERRY_RETURN_IF_ERROR(fs_->SyncFile(path_, inode_));
@@ -120,7 +120,7 @@ class FaultRandomAccessFile : public RandomAccessFile {
       : fs_(fs), path_(std::move(path)), inode_(inode), size_(size) {}
   uint64_t size() const override { return size_; }
   absl::Status Read(uint64_t offset, size_t n, void* out) const override {
-    absl::MutexLock lock(&fs_->mu_);
+    MutexLock lock(&fs_->mu_);
     FERRY_RETURN_IF_ERROR(fs_->Count("read", path_));
     const std::string& bytes = fs_->disk_[inode_].bytes;
     if (offset > bytes.size() || n > bytes.size() - offset) {
@@ -174,7 +174,7 @@ void FaultFileSystem::Apply(const Op& op, Disk* disk) {
 
 std::unique_ptr<FaultFileSystem> FaultFileSystem::AfterCrash(size_t n, Surviving surviving,
                                                              uint32_t seed) const {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   auto after = std::make_unique<FaultFileSystem>();
   Disk disk = initial_;
   std::vector<const Op*> unsynced;
@@ -243,46 +243,46 @@ std::unique_ptr<FaultFileSystem> FaultFileSystem::AfterCrash(size_t n, Surviving
 }
 
 size_t FaultFileSystem::num_ops() const {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   return ops_.size();
 }
 
 std::string FaultFileSystem::OpName(size_t i) const {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   return ops_[i].words;
 }
 
 int64_t FaultFileSystem::calls() const {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   return calls_;
 }
 
 void FaultFileSystem::FailCall(int64_t n, absl::Status status, bool all_later) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   fail_from_ = calls_ + n;
   fail_to_ = all_later ? INT64_MAX : fail_from_ + 1;
   failure_ = std::move(status);
 }
 
 void FaultFileSystem::StopFailing() {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   fail_from_ = fail_to_ = -1;
 }
 
 std::string FaultFileSystem::LastFailure() const {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   return last_failure_;
 }
 
 absl::StatusOr<std::string> FaultFileSystem::Contents(const std::string& path) const {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   const int inode = Find(path);
   if (inode < 0) return NotFound("no '", path, "'");
   return disk_.at(inode).bytes;
 }
 
 void FaultFileSystem::SetContents(const std::string& path, std::string bytes) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   const absl::StatusOr<int> inode = OpenForWriting(path, true);
   if (!inode.ok()) return;
   Do({Op::kWrite, *inode, 0, std::move(bytes), {}, -1, "set " + path});
@@ -315,8 +315,7 @@ int FaultFileSystem::Find(const std::string& path) const {
   return inode;
 }
 
-absl::StatusOr<std::pair<int, std::string>> FaultFileSystem::Parent(
-    const std::string& path) const {
+absl::StatusOr<std::pair<int, std::string>> FaultFileSystem::Parent(const std::string& path) const {
   std::vector<std::string> parts = Components(path);
   if (parts.empty()) return FailedPrecondition("'", path, "' is the root");
   const std::string name = parts.back();
@@ -345,7 +344,12 @@ absl::Status FaultFileSystem::WriteBytes(absl::string_view kind, const std::stri
                                          uint64_t offset, absl::string_view data) {
   absl::Status status = Count(kind, path);
   if (!status.ok()) data = data.substr(0, data.size() / 2);
-  Do({Op::kWrite, inode, offset, std::string(data), {}, -1,
+  Do({Op::kWrite,
+      inode,
+      offset,
+      std::string(data),
+      {},
+      -1,
       absl::StrCat(kind, " ", path, " ", data.size(), " bytes at ", offset)});
   return status;
 }
@@ -358,7 +362,7 @@ absl::Status FaultFileSystem::SyncFile(const std::string& path, int inode) {
 
 absl::StatusOr<std::unique_ptr<WritableFile>> FaultFileSystem::NewWritableFile(
     const std::string& path) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   FERRY_RETURN_IF_ERROR(Count("open for writing", path));
   FERRY_ASSIGN_OR_RETURN(int inode, OpenForWriting(path, true));
   return std::unique_ptr<WritableFile>(new FaultWritableFile(this, path, inode));
@@ -366,7 +370,7 @@ absl::StatusOr<std::unique_ptr<WritableFile>> FaultFileSystem::NewWritableFile(
 
 absl::StatusOr<std::unique_ptr<WritableFile>> FaultFileSystem::NewAppendableFile(
     const std::string& path) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   FERRY_RETURN_IF_ERROR(Count("open for appending", path));
   FERRY_ASSIGN_OR_RETURN(int inode, OpenForWriting(path, false));
   return std::unique_ptr<WritableFile>(new FaultWritableFile(this, path, inode));
@@ -374,7 +378,7 @@ absl::StatusOr<std::unique_ptr<WritableFile>> FaultFileSystem::NewAppendableFile
 
 absl::StatusOr<std::unique_ptr<BlockWriter>> FaultFileSystem::NewBlockWriter(
     const std::string& path, const BlockWriterOptions&) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   FERRY_RETURN_IF_ERROR(Count("open for blocks", path));
   FERRY_ASSIGN_OR_RETURN(int inode, OpenForWriting(path, true));
   return std::unique_ptr<BlockWriter>(new FaultBlockWriter(this, path, inode));
@@ -382,7 +386,7 @@ absl::StatusOr<std::unique_ptr<BlockWriter>> FaultFileSystem::NewBlockWriter(
 
 absl::StatusOr<std::unique_ptr<RandomAccessFile>> FaultFileSystem::OpenForRead(
     const std::string& path) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   FERRY_RETURN_IF_ERROR(Count("open", path));
   const int inode = Find(path);
   if (inode < 0) return NotFound("open '", path, "': no such file");
@@ -392,7 +396,7 @@ absl::StatusOr<std::unique_ptr<RandomAccessFile>> FaultFileSystem::OpenForRead(
 }
 
 absl::Status FaultFileSystem::Rename(const std::string& from, const std::string& to) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   FERRY_RETURN_IF_ERROR(Count("rename to", to));
   const int inode = Find(from);
   if (inode < 0) return NotFound("rename '", from, "': no such file");
@@ -400,14 +404,18 @@ absl::Status FaultFileSystem::Rename(const std::string& from, const std::string&
   FERRY_ASSIGN_OR_RETURN(auto target, Parent(to));
   const int old = Find(to);
   if (old >= 0 && disk_[old].is_directory) return FailedPrecondition("'", to, "' is a directory");
-  Do({Op::kNames, 0, 0, {},
-      {{source.first, source.second, -1}, {target.first, target.second, inode}}, -1,
+  Do({Op::kNames,
+      0,
+      0,
+      {},
+      {{source.first, source.second, -1}, {target.first, target.second, inode}},
+      -1,
       absl::StrCat("rename ", from, " to ", to)});
   return absl::OkStatus();
 }
 
 absl::Status FaultFileSystem::Unlink(const std::string& path) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   FERRY_RETURN_IF_ERROR(Count("unlink", path));
   const int inode = Find(path);
   if (inode < 0) return NotFound("unlink '", path, "': no such file");
@@ -418,7 +426,7 @@ absl::Status FaultFileSystem::Unlink(const std::string& path) {
 }
 
 absl::Status FaultFileSystem::CreateDir(const std::string& path) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   FERRY_RETURN_IF_ERROR(Count("mkdir", path));
   if (Find(path) >= 0) return AlreadyExists("mkdir '", path, "': it exists");
   FERRY_ASSIGN_OR_RETURN(auto parent, Parent(path));
@@ -428,7 +436,7 @@ absl::Status FaultFileSystem::CreateDir(const std::string& path) {
 }
 
 absl::Status FaultFileSystem::RemoveDir(const std::string& path) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   FERRY_RETURN_IF_ERROR(Count("rmdir", path));
   const int inode = Find(path);
   if (inode < 0) return NotFound("rmdir '", path, "': no such directory");
@@ -441,7 +449,7 @@ absl::Status FaultFileSystem::RemoveDir(const std::string& path) {
 }
 
 absl::Status FaultFileSystem::SyncDir(const std::string& path) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   FERRY_RETURN_IF_ERROR(Count("sync directory", path));
   const int inode = Find(path);
   if (inode < 0 || !disk_[inode].is_directory) return NotFound("no directory '", path, "'");
@@ -450,7 +458,7 @@ absl::Status FaultFileSystem::SyncDir(const std::string& path) {
 }
 
 absl::StatusOr<FileInfo> FaultFileSystem::Stat(const std::string& path) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   FERRY_RETURN_IF_ERROR(Count("stat", path));
   const int inode = Find(path);
   if (inode < 0) return NotFound("stat '", path, "': no such file");
@@ -463,7 +471,7 @@ absl::StatusOr<FileInfo> FaultFileSystem::Stat(const std::string& path) {
 }
 
 absl::StatusOr<std::vector<std::string>> FaultFileSystem::List(const std::string& path) {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   FERRY_RETURN_IF_ERROR(Count("list", path));
   const int inode = Find(path);
   if (inode < 0 || !disk_[inode].is_directory) return NotFound("list '", path, "'");
@@ -473,13 +481,13 @@ absl::StatusOr<std::vector<std::string>> FaultFileSystem::List(const std::string
 }
 
 absl::StatusOr<std::unique_ptr<FileLock>> FaultFileSystem::Lock(const std::string& path) {
-  std::shared_ptr<absl::Mutex> mu;
+  std::shared_ptr<Mutex> mu;
   {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(&mu_);
     FERRY_RETURN_IF_ERROR(Count("lock", path));
     const int inode = Find(path);
-    std::shared_ptr<absl::Mutex>& found = locks_[inode >= 0 ? absl::StrCat(inode) : path];
-    if (!found) found = std::make_shared<absl::Mutex>();
+    std::shared_ptr<Mutex>& found = locks_[inode >= 0 ? absl::StrCat(inode) : path];
+    if (!found) found = std::make_shared<Mutex>();
     mu = found;
   }
   return std::unique_ptr<FileLock>(new HeldLock(std::move(mu)));

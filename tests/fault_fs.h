@@ -21,18 +21,18 @@
 #include <utility>
 #include <vector>
 
-#include "absl/synchronization/mutex.h"
 #include "runtime/base/file_system.h"
+#include "runtime/base/mutex.h"
 
 namespace ferry {
 
 // What is left of the unsynced part after the power went.
 enum class Surviving {
-  kSynced,    // Nothing of it.
-  kNames,     // Directories as they were, but no unsynced bytes: renamed files are empty.
-  kBytes,     // Files' bytes, but no unsynced names.
-  kAll,       // All: the process was killed, the machine went on.
-  kAnyPart,   // Some operations and not others, and torn writes, by a seed.
+  kSynced,   // Nothing of it.
+  kNames,    // Directories as they were, but no unsynced bytes: renamed files are empty.
+  kBytes,    // Files' bytes, but no unsynced names.
+  kAll,      // All: the process was killed, the machine went on.
+  kAnyPart,  // Some operations and not others, and torn writes, by a seed.
 };
 
 // Thread-safe. Paths are taken from "/"; a relative path counts from there too. "/" exists.
@@ -90,9 +90,9 @@ class FaultFileSystem : public FileSystem {
   // One change. Bytes and names are changed by different kinds, since different syncs keep them.
   struct Op {
     enum Kind { kWrite, kTruncate, kNames, kSyncFile, kSyncDir } kind;
-    int inode = 0;             // But for kNames.
-    uint64_t offset = 0;       // kWrite; the new length for kTruncate.
-    std::string bytes;         // kWrite.
+    int inode = 0;        // But for kNames.
+    uint64_t offset = 0;  // kWrite; the new length for kTruncate.
+    std::string bytes;    // kWrite.
     struct Entry {
       int directory;
       std::string name;
@@ -116,7 +116,7 @@ class FaultFileSystem : public FileSystem {
                           uint64_t offset, absl::string_view data);
   absl::Status SyncFile(const std::string& path, int inode);
 
-  mutable absl::Mutex mu_;
+  mutable Mutex mu_;
   Disk disk_;
   Disk initial_;  // What the record starts from.
   std::vector<Op> ops_;
@@ -126,7 +126,7 @@ class FaultFileSystem : public FileSystem {
   int64_t fail_from_ = -1, fail_to_ = -1;  // Calls in [from, to) fail.
   absl::Status failure_;
   std::string last_failure_;
-  std::map<std::string, std::shared_ptr<absl::Mutex>> locks_;
+  std::map<std::string, std::shared_ptr<Mutex>> locks_;
 };
 
 }  // namespace ferry

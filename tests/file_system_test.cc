@@ -1,5 +1,7 @@
 // Tests the FileSystem contract on the real files and on the tests' own file system, every way of
 // writing blocks, and the states that the latter gives after a power loss.
+#include "runtime/base/file_system.h"
+
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -9,7 +11,6 @@
 #include <set>
 #include <thread>
 
-#include "runtime/base/file_system.h"
 #include "runtime/base/status.h"
 #include "tests/fault_fs.h"
 
@@ -53,9 +54,8 @@ class FileSystemTest : public ::testing::TestWithParam<bool> {
   std::string dir_;
 };
 
-INSTANTIATE_TEST_SUITE_P(, FileSystemTest, ::testing::Bool(), [](const auto& info) {
-  return info.param ? "Posix" : "Fault";
-});
+INSTANTIATE_TEST_SUITE_P(, FileSystemTest, ::testing::Bool(),
+                         [](const auto& info) { return info.param ? "Posix" : "Fault"; });
 
 TEST_P(FileSystemTest, WritesAppendsReads) {
   auto file = fs_->NewWritableFile(Path("f"));
@@ -168,8 +168,7 @@ void WriteBlocks(FileSystem* fs, const std::string& path, const BlockWriterOptio
 TEST_P(FileSystemTest, BlockWriter) {
   std::string method;
   WriteBlocks(fs_, Path("blocks"), {}, 0, &method);
-  EXPECT_EQ(fs_->NewBlockWriter(Path("no/such"), {}).status().code(),
-            absl::StatusCode::kNotFound);
+  EXPECT_EQ(fs_->NewBlockWriter(Path("no/such"), {}).status().code(), absl::StatusCode::kNotFound);
 }
 
 TEST(PosixBlockWriter, EveryWayWritesTheSame) {
@@ -296,7 +295,8 @@ TEST(FaultFileSystem, AtomicWriteHasOldOrNewContents) {
   const size_t begin = fs.num_ops();
   ASSERT_TRUE(WriteFileAtomically(&fs, "/f", "new").ok());
   for (size_t n = begin; n <= fs.num_ops(); ++n) {
-    for (Surviving s : {Surviving::kSynced, Surviving::kNames, Surviving::kBytes, Surviving::kAll}) {
+    for (Surviving s :
+         {Surviving::kSynced, Surviving::kNames, Surviving::kBytes, Surviving::kAll}) {
       const std::string found = After(fs, n, s);
       EXPECT_TRUE(found == "old" || found == "new") << found << " after " << n;
       if (n == fs.num_ops()) {

@@ -21,6 +21,10 @@ inline uint32_t Crc32c(absl::string_view data) {
 // read once and written: the crc is true of `dst` even when `src` changes meanwhile.
 uint32_t CopyAndExtendCrc32c(uint32_t crc, void* dst, const void* src, size_t n);
 
+// The crc of a followed by b, from the crcs of the two and b's length: parts of one thing can be
+// checked by several threads.
+uint32_t CombineCrc32c(uint32_t crc_a, uint32_t crc_b, uint64_t size_b);
+
 // Formats store crcs masked, since the crc of bytes that hold their own crc is degenerate:
 // rotated right by 15 bits plus a constant (LevelDB's table_format).
 inline uint32_t MaskCrc32c(uint32_t crc) { return ((crc >> 15) | (crc << 17)) + 0xa282ead8u; }

@@ -4,7 +4,8 @@
 // Paths are UTF-8 or any bytes without NUL. Errors carry the operation, the path and the system's
 // words: NotFound (ENOENT), PermissionDenied (EACCES, EPERM, EROFS), ResourceExhausted (ENOSPC,
 // EDQUOT, EMFILE …), AlreadyExists, FailedPrecondition (ENOTDIR, EISDIR, ENOTEMPTY),
-// InvalidArgument (EINVAL, ENAMETOOLONG), else Unavailable or Internal. EINTR and short transfers are handled inside.
+// InvalidArgument (EINVAL, ENAMETOOLONG), else Unavailable or Internal. EINTR and short transfers
+// are handled inside.
 #ifndef FERRY_RUNTIME_BASE_FILE_SYSTEM_H_
 #define FERRY_RUNTIME_BASE_FILE_SYSTEM_H_
 

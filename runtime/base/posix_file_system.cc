@@ -83,8 +83,8 @@ int Open(const std::string& path, int flags) {
 // Returns 0 or the error. A disk that is full may take a part first.
 int PwriteAll(int fd, const char* data, size_t size, uint64_t offset) {
   while (size > 0) {
-    const ssize_t n = RetryInterrupted(
-        [&] { return pwrite(fd, data, size, static_cast<off_t>(offset)); });
+    const ssize_t n =
+        RetryInterrupted([&] { return pwrite(fd, data, size, static_cast<off_t>(offset)); });
     if (n < 0) return errno;
     if (n == 0) return ENOSPC;
     data += n;
@@ -153,8 +153,8 @@ class PosixBlockWriter : public BlockWriter {
         alignment_(alignment),
         depth_(static_cast<size_t>(std::max(1, options.depth))),
         direct_(direct) {
-    ring_made_ = options.try_io_uring &&
-                 io_uring_queue_init(static_cast<unsigned>(depth_), &ring_, 0) == 0;
+    ring_made_ =
+        options.try_io_uring && io_uring_queue_init(static_cast<unsigned>(depth_), &ring_, 0) == 0;
     use_ring_ = ring_made_;
   }
 
@@ -370,8 +370,7 @@ class PosixFileSystem : public FileSystem {
     }
     if (fd < 0) fd = Open(path, kFlags);
     if (fd < 0) return ErrnoStatus("open for writing", path, errno);
-    return std::unique_ptr<BlockWriter>(
-        new PosixBlockWriter(path, fd, direct, alignment, options));
+    return std::unique_ptr<BlockWriter>(new PosixBlockWriter(path, fd, direct, alignment, options));
   }
 
   absl::StatusOr<std::unique_ptr<RandomAccessFile>> OpenForRead(const std::string& path) override {

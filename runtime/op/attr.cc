@@ -292,6 +292,8 @@ bool HasContentForm(DType t) {
     case DType::kComplex128:
     case DType::kInt4:
     case DType::kUint4:
+    case DType::kInt2:
+    case DType::kUint2:
       return false;
     default:
       return true;
@@ -424,12 +426,14 @@ void ToProto(const Tensor& t, proto::TensorProto* out) {
     case DType::kQint32:
       return Write<int32_t>(t, out->mutable_int_val());
     case DType::kUint8:
+    case DType::kUint2:
     case DType::kQuint8:
       return Write<uint8_t>(t, out->mutable_int_val());
     case DType::kInt16:
     case DType::kQint16:
       return Write<int16_t>(t, out->mutable_int_val());
     case DType::kInt8:
+    case DType::kInt2:
     case DType::kQint8:
       return Write<int8_t>(t, out->mutable_int_val());
     case DType::kUint16:
@@ -498,6 +502,8 @@ absl::StatusOr<Tensor> FromProto(const proto::TensorProto& p) {
     case DType::kQuint8:
     case DType::kInt8:
     case DType::kQint8:
+    case DType::kInt2:
+    case DType::kUint2:
       return ReadValues<uint8_t>(dtype, shape, p.int_val());
     case DType::kInt16:
     case DType::kQint16:

@@ -46,6 +46,8 @@ constexpr Info kInfo[] = {
     {DType::kFloat8E5m2fnuz, "float8_e5m2fnuz", "float8_e5m2fnuz", "DT_FLOAT8_E5M2FNUZ", 1},
     {DType::kInt4, "int4", "int4", "DT_INT4", 1},
     {DType::kUint4, "uint4", "uint4", "DT_UINT4", 1},
+    {DType::kInt2, "int2", "int2", "DT_INT2", 1},
+    {DType::kUint2, "uint2", "uint2", "DT_UINT2", 1},
 };
 
 const Info* Find(DType t) {

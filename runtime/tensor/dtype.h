@@ -43,6 +43,8 @@ enum class DType : int32_t {
   kFloat8E5m2fnuz = 28,
   kInt4 = 29,
   kUint4 = 30,
+  kInt2 = 31,
+  kUint2 = 32,
 };
 
 // A reference to a variable of type t has the number t + 100.
@@ -53,7 +55,7 @@ constexpr DType BaseType(DType t) {
 constexpr DType RefType(DType t) { return static_cast<DType>(static_cast<int>(t) + 100); }
 
 // Bytes of one element; 0 for string, resource, variant and numbers that are no type. int4 and
-// uint4 take the low four bits of one byte each.
+// uint4 take the low four bits of one byte each, int2 and uint2 the low two.
 size_t ElementSize(DType t);
 bool IsKnown(DType t);     // One of the enumerators above, or a reference to one.
 bool IsFloating(DType t);  // half, bfloat16, float, double.

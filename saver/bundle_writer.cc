@@ -1,0 +1,494 @@
+#include "saver/bundle_writer.h"
+
+#include <leveldb/env.h>
+#include <leveldb/options.h>
+#include <leveldb/table_builder.h>
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_format.h"
+#include "runtime/base/crc32c.h"
+#include "runtime/base/status.h"
+#include "runtime/op/attr.h"
+#include "saver/bundle_reader.h"
+#include "saver/table_reader.h"
+
+namespace ferry {
+namespace {
+
+// What TableBuilder writes to: a string.
+class StringSink : public leveldb::WritableFile {
+ public:
+  leveldb::Status Append(const leveldb::Slice& data) override {
+    contents.append(data.data(), data.size());
+    return leveldb::Status::OK();
+  }
+  leveldb::Status Close() override { return leveldb::Status::OK(); }
+  leveldb::Status Flush() override { return leveldb::Status::OK(); }
+  leveldb::Status Sync() override { return leveldb::Status::OK(); }
+
+  std::string contents;
+};
+
+absl::StatusOr<std::string> BuildIndex(
+    int num_shards, const std::map<std::string, proto::BundleEntryProto>& entries) {
+  leveldb::Options options;
+  options.block_size = 256 << 10;
+  options.compression = leveldb::kNoCompression;
+  options.block_restart_interval = 16;
+  StringSink sink;
+  leveldb::TableBuilder builder(options, &sink);
+  proto::BundleHeaderProto header;
+  header.set_num_shards(num_shards);
+  header.set_endianness(proto::BundleHeaderProto::LITTLE);
+  header.mutable_version()->set_producer(1);
+  std::string value;
+  header.SerializeToString(&value);
+  builder.Add("", value);
+  for (const auto& [key, entry] : entries) {
+    entry.SerializeToString(&value);
+    builder.Add(key, value);
+  }
+  const leveldb::Status status = builder.Finish();
+  if (!status.ok()) return Internal("building the index: ", status.ToString());
+  return std::move(sink.contents);
+}
+
+// Writes and syncs the index under its temporary name, gives it its name, syncs the directory. The
+// index is in place from the moment that `*renamed` is true.
+absl::Status CommitIndex(FileSystem* fs, const std::string& prefix, const std::string& contents,
+                         std::vector<std::string>* made, bool* renamed) {
+  const std::string index = IndexFileName(prefix);
+  const std::string temporary = index + kTemporarySuffix;
+  made->push_back(temporary);
+  FERRY_ASSIGN_OR_RETURN(std::unique_ptr<WritableFile> file, fs->NewWritableFile(temporary));
+  FERRY_RETURN_IF_ERROR(file->Append(contents));
+  FERRY_RETURN_IF_ERROR(file->Sync());
+  FERRY_RETURN_IF_ERROR(file->Close());
+  FERRY_RETURN_IF_ERROR(fs->Rename(temporary, index));
+  *renamed = true;
+  return fs->SyncDir(DirName(prefix));
+}
+
+// The numbers of shards that data files of this prefix have in their names.
+absl::StatusOr<std::set<int>> ShardCounts(FileSystem* fs, const std::string& prefix) {
+  FERRY_ASSIGN_OR_RETURN(std::vector<std::string> files, fs->List(DirName(prefix)));
+  const std::string base = BaseName(prefix);
+  std::set<int> counts;
+  for (const std::string& file : files) {
+    std::string of;
+    int shard, count;
+    if (ParseDataFileName(file, &of, &shard, &count) && of == base) counts.insert(count);
+  }
+  return counts;
+}
+
+// How many shards the files of a save of `needed` are to name: another number than those of a
+// checkpoint that stands there under the same prefix.
+absl::StatusOr<int> ChooseShards(FileSystem* fs, const std::string& prefix, int needed,
+                                 bool* existed) {
+  *existed = fs->Exists(IndexFileName(prefix));
+  if (!*existed) return needed;
+  FERRY_ASSIGN_OR_RETURN(const std::set<int> taken, ShardCounts(fs, prefix));
+  int count = needed;
+  while (taken.count(count) > 0) ++count;
+  return count;
+}
+
+// Unlinks data files of the prefix that name another number of shards. What can't be removed now
+// is left for the next save.
+void RemoveOtherShards(FileSystem* fs, const std::string& prefix, int num_shards) {
+  const absl::StatusOr<std::set<int>> counts = ShardCounts(fs, prefix);
+  if (!counts.ok()) return;
+  for (const int count : *counts) {
+    if (count == num_shards) continue;
+    for (int shard = 0; shard < count; ++shard) {
+      const absl::Status status = fs->Unlink(DataFileName(prefix, shard, count));
+      if (!status.ok() && !absl::IsNotFound(status)) return;
+    }
+  }
+}
+
+absl::Status MakeEmptyFile(FileSystem* fs, const std::string& path,
+                           std::vector<std::string>* made) {
+  const std::string temporary = path + kTemporarySuffix;
+  made->push_back(temporary);
+  FERRY_ASSIGN_OR_RETURN(std::unique_ptr<WritableFile> file, fs->NewWritableFile(temporary));
+  FERRY_RETURN_IF_ERROR(file->Sync());
+  FERRY_RETURN_IF_ERROR(file->Close());
+  FERRY_RETURN_IF_ERROR(fs->Rename(temporary, path));
+  made->back() = path;
+  return absl::OkStatus();
+}
+
+void RemoveFiles(FileSystem* fs, const std::vector<std::string>& files) {
+  for (const std::string& file : files) fs->Unlink(file).IgnoreError();
+}
+
+absl::Status EnsureDirectory(FileSystem* fs, const std::string& prefix) {
+  if (BaseName(prefix).empty()) {
+    return InvalidArgument("'", prefix, "' names a directory, not a checkpoint in it");
+  }
+  const std::string directory = DirName(prefix);
+  const absl::StatusOr<FileInfo> found = fs->Stat(directory);
+  if (found.ok()) {
+    if (found->is_directory) return absl::OkStatus();
+    return FailedPrecondition("'", directory, "' isn't a directory, can't save '", prefix, "'");
+  }
+  if (!absl::IsNotFound(found.status())) return found.status();
+  const absl::Status made = fs->CreateDir(directory);
+  if (absl::IsNotFound(made)) {
+    return NotFound("Parent directory of ", prefix, " doesn't exist, can't save.");
+  }
+  if (!made.ok() && !absl::IsAlreadyExists(made)) return made;
+  return fs->SyncDir(DirName(directory));
+}
+
+// The length as the crc of a string tensor's lengths sees it.
+uint32_t ExtendByLength(uint32_t crc, uint64_t length) {
+  char bytes[8];
+  for (int i = 0; i < 8; ++i) bytes[i] = static_cast<char>(length >> (8 * i));
+  return ExtendCrc32c(crc, bytes, length <= UINT32_MAX ? 4 : 8);
+}
+
+}  // namespace
+
+std::string IndexFileName(absl::string_view prefix) { return absl::StrCat(prefix, ".index"); }
+
+std::string DataFileName(absl::string_view prefix, int shard, int num_shards) {
+  return absl::StrFormat("%s.data-%05d-of-%05d", prefix, shard, num_shards);
+}
+
+bool ParseDataFileName(absl::string_view file, std::string* prefix, int* shard, int* num_shards) {
+  const size_t data = file.rfind(".data-");
+  if (data == absl::string_view::npos) return false;
+  const absl::string_view numbers = file.substr(data + 6);
+  const size_t of = numbers.find("-of-");
+  if (of == absl::string_view::npos || !absl::SimpleAtoi(numbers.substr(0, of), shard) ||
+      !absl::SimpleAtoi(numbers.substr(of + 4), num_shards)) {
+    return false;
+  }
+  *prefix = std::string(file.substr(0, data));
+  // Only the form that is written counts: no signs, spaces, or other widths.
+  return *shard >= 0 && *shard < *num_shards && file == DataFileName(*prefix, *shard, *num_shards);
+}
+
+absl::StatusOr<std::unique_ptr<BundleWriter>> BundleWriter::Open(
+    FileSystem* fs, const std::string& prefix, const BundleWriterOptions& options) {
+  std::unique_ptr<BundleWriter> writer(new BundleWriter(fs, prefix));
+  FERRY_RETURN_IF_ERROR(writer->Start(options));
+  return writer;
+}
+
+absl::Status BundleWriter::Start(const BundleWriterOptions& options) {
+  FERRY_RETURN_IF_ERROR(EnsureDirectory(fs_, prefix_));
+  if (!options.directory_locked) {
+    // Where a file system has no locks, one that saves goes on without.
+    absl::StatusOr<std::unique_ptr<FileLock>> lock = fs_->Lock(DirName(prefix_));
+    if (lock.ok()) lock_ = *std::move(lock);
+  }
+  FERRY_ASSIGN_OR_RETURN(num_shards_, ChooseShards(fs_, prefix_, 1, &existed_));
+  ring_ = options.ring ? options.ring : &own_ring_;
+  if (!options.ring) FERRY_RETURN_IF_ERROR(own_ring_.Init(options.slots, options.slot_bytes));
+  BlockWriterOptions block = options.block;
+  block.depth = ring_->slots();
+  const std::string path = DataFileName(prefix_, 0, num_shards_) + kTemporarySuffix;
+  made_.push_back(path);
+  FERRY_ASSIGN_OR_RETURN(file_, fs_->NewBlockWriter(path, block));
+  method_ = file_->method();
+  return absl::OkStatus();
+}
+
+BundleWriter::~BundleWriter() {
+  file_.reset();  // Waits for writes that are in flight.
+  if (!index_renamed_) RemoveFiles(fs_, made_);
+}
+
+absl::Status BundleWriter::Do(absl::Status status) {
+  KeepFirst(&status_, std::move(status));
+  return status_;
+}
+
+absl::StatusOr<proto::BundleEntryProto*> BundleWriter::NewEntry(const std::string& key, DType dtype,
+                                                                const TensorShape& shape) {
+  if (data_finished_) return Internal("a tensor was added after the data was finished");
+  if (key.empty()) return InvalidArgument("a tensor in a checkpoint needs a name");
+  if (dtype != DType::kString && (ElementSize(dtype) == 0 || IsRef(dtype))) {
+    return InvalidArgument("tensor '", key, "' of dtype ", DTypeName(dtype), " can't be saved");
+  }
+  const auto [it, fresh] = entries_.try_emplace(key);
+  if (!fresh) return InvalidArgument("two tensors are to be saved under the name '", key, "'");
+  proto::BundleEntryProto* entry = &it->second;
+  entry->set_dtype(static_cast<proto::DataType>(dtype));
+  entry->mutable_shape();  // Present for a scalar too.
+  for (const int64_t dim : shape.dims()) entry->mutable_shape()->add_dim()->set_size(dim);
+  entry->set_offset(static_cast<int64_t>(offset_));
+  return entry;
+}
+
+absl::Status BundleWriter::Add(const std::string& name, const Tensor& tensor) {
+  FERRY_RETURN_IF_ERROR(status_);
+  class Memory : public ByteSource {
+   public:
+    explicit Memory(const Tensor& t) : bytes_(static_cast<const char*>(t.raw())) {}
+    absl::Status Copy(uint64_t offset, size_t n, char* dst, uint32_t* crc) override {
+      *crc = CopyAndExtendCrc32c(*crc, dst, bytes_ + offset, n);
+      return absl::OkStatus();
+    }
+
+   private:
+    const char* bytes_;
+  };
+  if (!tensor.initialized()) return Do(InvalidArgument("tensor '", name, "' has no contents"));
+  if (tensor.dtype() != DType::kString) {
+    Memory source(tensor);
+    return Add(name, tensor.dtype(), tensor.shape(), &source);
+  }
+  const auto entry = NewEntry(name, tensor.dtype(), tensor.shape());
+  return Do(entry.ok() ? AppendStrings(tensor, *entry) : entry.status());
+}
+
+absl::Status BundleWriter::Add(const std::string& name, DType dtype, const TensorShape& shape,
+                               ByteSource* source) {
+  FERRY_RETURN_IF_ERROR(status_);
+  const auto entry = NewEntry(name, dtype, shape);
+  if (!entry.ok()) return Do(entry.status());
+  const uint64_t size = static_cast<uint64_t>(shape.num_elements()) * ElementSize(dtype);
+  return Do(AppendSource(source, size, *entry));
+}
+
+absl::Status BundleWriter::NoteSlice(const std::string& name, DType dtype,
+                                     const TensorShape& full_shape, const TensorSlice& slice,
+                                     TensorShape* shape) {
+  FERRY_ASSIGN_OR_RETURN(*shape, SliceShape(slice, full_shape));
+  auto it = entries_.find(name);
+  if (it == entries_.end()) {
+    FERRY_ASSIGN_OR_RETURN(proto::BundleEntryProto * entry, NewEntry(name, dtype, full_shape));
+    entry->clear_offset();  // Its bytes lie with the parts.
+    it = entries_.find(name);
+  }
+  proto::BundleEntryProto* entry = &it->second;
+  bool same = entry->dtype() == static_cast<proto::DataType>(dtype) &&
+              entry->shape().dim_size() == full_shape.rank() &&
+              (entry->slices_size() > 0 || entry->size() == 0);
+  for (int d = 0; same && d < full_shape.rank(); ++d) {
+    same = entry->shape().dim(d).size() == full_shape.dim(d);
+  }
+  if (!same) {
+    return InvalidArgument("the parts of tensor '", name,
+                           "' differ in dtype or full shape: ", DTypeName(dtype), " ",
+                           full_shape.DebugString());
+  }
+  ToProto(slice, entry->add_slices());
+  return absl::OkStatus();
+}
+
+absl::Status BundleWriter::AddSlice(const std::string& name, const TensorShape& full_shape,
+                                    const TensorSlice& slice, const Tensor& tensor) {
+  FERRY_RETURN_IF_ERROR(status_);
+  if (slice.is_full()) return Add(name, tensor);
+  TensorShape shape;
+  FERRY_RETURN_IF_ERROR(Do(NoteSlice(name, tensor.dtype(), full_shape, slice, &shape)));
+  if (tensor.shape() != shape) {
+    return Do(InvalidArgument("the part ", slice.DebugString(), " of tensor '", name,
+                              "' has shape ", shape.DebugString(), ", found ",
+                              tensor.shape().DebugString()));
+  }
+  return Add(SliceKey(name, slice), tensor);
+}
+
+absl::Status BundleWriter::AddSlice(const std::string& name, DType dtype,
+                                    const TensorShape& full_shape, const TensorSlice& slice,
+                                    ByteSource* source) {
+  FERRY_RETURN_IF_ERROR(status_);
+  if (slice.is_full()) return Add(name, dtype, full_shape, source);
+  TensorShape shape;
+  FERRY_RETURN_IF_ERROR(Do(NoteSlice(name, dtype, full_shape, slice, &shape)));
+  return Add(SliceKey(name, slice), dtype, shape, source);
+}
+
+absl::Status BundleWriter::AppendSource(ByteSource* source, uint64_t size,
+                                        proto::BundleEntryProto* entry) {
+  uint32_t crc = 0;
+  for (uint64_t done = 0; done < size;) {
+    const size_t n = std::min<uint64_t>(size - done, ring_->slot_bytes() - filled_);
+    FERRY_RETURN_IF_ERROR(source->Copy(done, n, ring_->slot(slot_) + filled_, &crc));
+    done += n;
+    offset_ += n;
+    filled_ += n;
+    if (filled_ == ring_->slot_bytes()) FERRY_RETURN_IF_ERROR(WriteSlot(filled_));
+  }
+  entry->set_size(static_cast<int64_t>(size));
+  entry->set_crc32c(MaskCrc32c(crc));
+  return absl::OkStatus();
+}
+
+absl::Status BundleWriter::Append(absl::string_view bytes, uint32_t* crc) {
+  while (!bytes.empty()) {
+    const size_t n = std::min(bytes.size(), ring_->slot_bytes() - filled_);
+    *crc = CopyAndExtendCrc32c(*crc, ring_->slot(slot_) + filled_, bytes.data(), n);
+    bytes.remove_prefix(n);
+    offset_ += n;
+    filled_ += n;
+    if (filled_ == ring_->slot_bytes()) FERRY_RETURN_IF_ERROR(WriteSlot(filled_));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BundleWriter::AppendStrings(const Tensor& tensor, proto::BundleEntryProto* entry) {
+  const uint64_t begin = offset_;
+  uint32_t crc = 0, unused = 0;
+  std::string lengths;
+  for (const std::string& element : tensor.span<std::string>()) {
+    AppendVarint(element.size(), &lengths);
+    crc = ExtendByLength(crc, element.size());
+    if (lengths.size() >= size_t{64} << 10) {  // However many elements there are.
+      FERRY_RETURN_IF_ERROR(Append(lengths, &unused));
+      lengths.clear();
+    }
+  }
+  FERRY_RETURN_IF_ERROR(Append(lengths, &unused));
+  std::string stored;
+  AppendFixed32(MaskCrc32c(crc), &stored);
+  FERRY_RETURN_IF_ERROR(Append(stored, &crc));
+  for (const std::string& element : tensor.span<std::string>()) {
+    FERRY_RETURN_IF_ERROR(Append(element, &crc));
+  }
+  entry->set_size(static_cast<int64_t>(offset_ - begin));
+  entry->set_crc32c(MaskCrc32c(crc));
+  return absl::OkStatus();
+}
+
+absl::Status BundleWriter::WriteSlot(size_t size) {
+  FERRY_RETURN_IF_ERROR(file_->Write(ring_->slot(slot_), size, slot_offset_).status());
+  slot_offset_ += size;
+  filled_ = 0;
+  slot_ = (slot_ + 1) % ring_->slots();
+  ++writes_;
+  // The next slot is free once the write that it held is done.
+  if (writes_ - waited_ == static_cast<uint64_t>(ring_->slots())) {
+    FERRY_RETURN_IF_ERROR(file_->Wait(waited_++));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BundleWriter::FinishData() {
+  FERRY_RETURN_IF_ERROR(status_);
+  if (data_finished_) return absl::OkStatus();
+  data_finished_ = true;
+  const auto finish = [this]() -> absl::Status {
+    if (filled_ > 0) {
+      const size_t alignment = file_->alignment();
+      const size_t padded = (filled_ + alignment - 1) / alignment * alignment;
+      std::memset(ring_->slot(slot_) + filled_, 0, padded - filled_);
+      FERRY_RETURN_IF_ERROR(WriteSlot(padded));
+    }
+    while (waited_ < writes_) FERRY_RETURN_IF_ERROR(file_->Wait(waited_++));
+    FERRY_RETURN_IF_ERROR(file_->Finish(offset_));
+    method_ = file_->method();
+    const std::string path = DataFileName(prefix_, 0, num_shards_);
+    FERRY_RETURN_IF_ERROR(fs_->Rename(path + kTemporarySuffix, path));
+    made_.back() = path;
+    for (int shard = 1; shard < num_shards_; ++shard) {
+      FERRY_RETURN_IF_ERROR(MakeEmptyFile(fs_, DataFileName(prefix_, shard, num_shards_), &made_));
+    }
+    return absl::OkStatus();
+  };
+  return Do(finish());
+}
+
+absl::Status BundleWriter::Commit() {
+  FERRY_RETURN_IF_ERROR(FinishData());
+  const auto commit = [this]() -> absl::Status {
+    FERRY_ASSIGN_OR_RETURN(const std::string index, BuildIndex(num_shards_, entries_));
+    // The names of the data, and of what the caller put beside it, go before the index's.
+    FERRY_RETURN_IF_ERROR(fs_->SyncDir(DirName(prefix_)));
+    return CommitIndex(fs_, prefix_, index, &made_, &index_renamed_);
+  };
+  FERRY_RETURN_IF_ERROR(Do(commit()));
+  if (existed_) RemoveOtherShards(fs_, prefix_, num_shards_);
+  return absl::OkStatus();
+}
+
+absl::Status MergeBundles(FileSystem* fs, const std::vector<std::string>& parts,
+                          const std::string& prefix, bool delete_old_dirs, bool directory_locked) {
+  FERRY_RETURN_IF_ERROR(EnsureDirectory(fs, prefix));
+  std::unique_ptr<FileLock> lock;
+  if (!directory_locked) {
+    absl::StatusOr<std::unique_ptr<FileLock>> locked = fs->Lock(DirName(prefix));
+    if (locked.ok()) lock = *std::move(locked);
+  }
+  // Read all indices before anything moves. A data file that no entry refers to is left out.
+  std::map<std::string, proto::BundleEntryProto> merged;
+  std::vector<std::string> data_files;
+  for (const std::string& part : parts) {
+    std::map<int, int> shard_of;  // In the part -> in the merged checkpoint.
+    int part_shards = 0;
+    FERRY_RETURN_IF_ERROR(ReadIndex(
+        fs, part, &part_shards, [&](absl::string_view key, const proto::BundleEntryProto& entry) {
+          const auto [it, fresh] = merged.try_emplace(std::string(key), entry);
+          if (entry.slices_size() > 0) {
+            if (fresh) return absl::OkStatus();
+            if (it->second.slices_size() == 0 || it->second.dtype() != entry.dtype() ||
+                it->second.shape().SerializeAsString() != entry.shape().SerializeAsString()) {
+              return InvalidArgument("merging '", part, "': the parts of tensor '", key,
+                                     "' differ in dtype or shape");
+            }
+            it->second.mutable_slices()->MergeFrom(entry.slices());
+            return absl::OkStatus();
+          }
+          if (!fresh) {
+            return InvalidArgument("merging '", part, "': tensor '", key,
+                                   "' is in another part too");
+          }
+          const auto [shard, first_use] =
+              shard_of.try_emplace(entry.shard_id(), static_cast<int>(data_files.size()));
+          if (first_use) data_files.push_back(DataFileName(part, entry.shard_id(), part_shards));
+          it->second.set_shard_id(shard->second);
+          return absl::OkStatus();
+        }));
+  }
+  bool existed = false;
+  const int needed = std::max<int>(1, static_cast<int>(data_files.size()));
+  FERRY_ASSIGN_OR_RETURN(const int num_shards, ChooseShards(fs, prefix, needed, &existed));
+
+  std::vector<std::string> made;
+  bool renamed = false;
+  const auto move = [&]() -> absl::Status {
+    for (size_t i = 0; i < data_files.size(); ++i) {
+      const std::string path = DataFileName(prefix, static_cast<int>(i), num_shards);
+      FERRY_RETURN_IF_ERROR(fs->Rename(data_files[i], path));
+      made.push_back(path);
+    }
+    for (int i = static_cast<int>(data_files.size()); i < num_shards; ++i) {
+      FERRY_RETURN_IF_ERROR(MakeEmptyFile(fs, DataFileName(prefix, i, num_shards), &made));
+    }
+    FERRY_ASSIGN_OR_RETURN(const std::string index, BuildIndex(num_shards, merged));
+    FERRY_RETURN_IF_ERROR(fs->SyncDir(DirName(prefix)));
+    return CommitIndex(fs, prefix, index, &made, &renamed);
+  };
+  const absl::Status status = move();
+  if (!status.ok()) {
+    if (!renamed) RemoveFiles(fs, made);
+    return status;
+  }
+  if (existed) RemoveOtherShards(fs, prefix, num_shards);
+  std::set<std::string> directories;
+  for (const std::string& part : parts) {
+    fs->Unlink(IndexFileName(part)).IgnoreError();
+    RemoveOtherShards(fs, part, 0);  // The empty ones that are left.
+    directories.insert(DirName(part));
+  }
+  if (delete_old_dirs) {
+    for (const std::string& directory : directories) {
+      if (directory != DirName(prefix)) fs->RemoveDir(directory).IgnoreError();
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace ferry

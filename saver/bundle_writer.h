@@ -1,0 +1,145 @@
+// BundleWriter: writes a checkpoint in TensorFlow's V2 format, PREFIX.index and
+// PREFIX.data-00000-of-00001, durably and so that at every moment the old checkpoint of that prefix
+// or the new one is whole.
+//
+//   FERRY_ASSIGN_OR_RETURN(auto writer, BundleWriter::Open(fs, "model_dir/model.ckpt-100"));
+//   FERRY_RETURN_IF_ERROR(writer->Add("w", w));          // in the order of the data file
+//   FERRY_RETURN_IF_ERROR(writer->FinishData());         // bytes and their name are safe
+//   … files that the checkpoint is to have beside it …
+//   FERRY_RETURN_IF_ERROR(writer->Commit());             // the index: the one commit point
+//
+// The order of what reaches the disk:
+//
+//   data temporary, fsync ─▶ data's name ─▶ directory fsync ─▶ index temporary, fsync
+//     ─▶ index's name ─▶ directory fsync ─▶ old data files unlinked
+//
+// Over an existing checkpoint the data gets another number of shards in its names (an empty last
+// one), so that the old index goes on naming the old data until it is replaced itself.
+//
+// Format: an index is a LevelDB table (see table_reader.h). Its first key is "", with a
+// BundleHeaderProto; each other key is a tensor's name, with a BundleEntryProto. A tensor saved in
+// parts has an entry that lists them, and each part's bytes lie under SliceKey(name, part).
+// Numbers lie in the data file as in memory. A string tensor is the varint64 length of each
+// element, then the masked crc32c of these lengths (each taken as 4 little-endian bytes, 8 where a
+// length needs more), then the elements' bytes; the entry's crc is taken over the lengths in that
+// same form, the stored crc of them, and the bytes.
+#ifndef FERRY_SAVER_BUNDLE_WRITER_H_
+#define FERRY_SAVER_BUNDLE_WRITER_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "proto/tensor_bundle.pb.h"
+#include "runtime/base/file_system.h"
+#include "runtime/tensor/tensor.h"
+#include "saver/staging.h"
+#include "saver/tensor_slice.h"
+
+namespace ferry {
+
+// The end of every temporary name that this project gives; a clean-up may remove such files.
+inline constexpr char kTemporarySuffix[] = ".ferry-tmp";
+
+std::string IndexFileName(absl::string_view prefix);
+std::string DataFileName(absl::string_view prefix, int shard, int num_shards);
+// Takes "model.ckpt-5.data-00000-of-00002" apart; false if it is no such name.
+bool ParseDataFileName(absl::string_view file, std::string* prefix, int* shard, int* num_shards);
+
+// Where a tensor's bytes come from, asked for piece by piece from the beginning.
+class ByteSource {
+ public:
+  virtual ~ByteSource() = default;
+  // Copies bytes [offset, offset + n) to `dst` and extends `*crc` by the bytes at `dst`.
+  virtual absl::Status Copy(uint64_t offset, size_t n, char* dst, uint32_t* crc) = 0;
+};
+
+struct BundleWriterOptions {
+  // The staging memory. Null: the writer makes its own of the sizes below.
+  StagingRing* ring = nullptr;
+  int slots = 4;
+  size_t slot_bytes = size_t{1} << 20;
+  BlockWriterOptions block;  // `depth` is the ring's.
+  // The caller holds the lock on the prefix's directory; otherwise the writer takes it until it
+  // is destroyed.
+  bool directory_locked = false;
+};
+
+// Not thread-safe. After an error every later call returns that error.
+class BundleWriter {
+ public:
+  // Makes the prefix's directory if only that level is missing. NotFound "Parent directory of P
+  // doesn't exist, can't save." if more is.
+  static absl::StatusOr<std::unique_ptr<BundleWriter>> Open(
+      FileSystem* fs, const std::string& prefix, const BundleWriterOptions& options = {});
+  // Unless committed, removes the files that were made.
+  ~BundleWriter();
+
+  // InvalidArgument for a name added before, the empty name, and dtypes without a file form.
+  absl::Status Add(const std::string& name, const Tensor& tensor);
+  // A tensor of numbers from a source of num_elements * ElementSize bytes.
+  absl::Status Add(const std::string& name, DType dtype, const TensorShape& shape,
+                   ByteSource* source);
+  // A part of the tensor `name` of shape `full_shape`; `tensor` has the part's shape. A slice that
+  // is full in every dimension is the whole tensor.
+  absl::Status AddSlice(const std::string& name, const TensorShape& full_shape,
+                        const TensorSlice& slice, const Tensor& tensor);
+  absl::Status AddSlice(const std::string& name, DType dtype, const TensorShape& full_shape,
+                        const TensorSlice& slice, ByteSource* source);
+
+  // No more tensors after this.
+  absl::Status FinishData();
+  absl::Status Commit();
+
+  uint64_t data_bytes() const { return offset_; }
+  const char* write_method() const { return method_; }  // BlockWriter::method().
+
+ private:
+  BundleWriter(FileSystem* fs, std::string prefix) : fs_(fs), prefix_(std::move(prefix)) {}
+  absl::Status Start(const BundleWriterOptions& options);
+  absl::Status Do(absl::Status status);  // Remembers the first error.
+  absl::StatusOr<proto::BundleEntryProto*> NewEntry(const std::string& key, DType dtype,
+                                                    const TensorShape& shape);
+  absl::Status NoteSlice(const std::string& name, DType dtype, const TensorShape& full_shape,
+                         const TensorSlice& slice, TensorShape* shape);
+  absl::Status AppendStrings(const Tensor& tensor, proto::BundleEntryProto* entry);
+  absl::Status AppendSource(ByteSource* source, uint64_t size, proto::BundleEntryProto* entry);
+  absl::Status Append(absl::string_view bytes, uint32_t* crc);
+  // Starts the write of the current slot's first `size` bytes and moves to the next slot.
+  absl::Status WriteSlot(size_t size);
+
+  FileSystem* const fs_;
+  const std::string prefix_;
+  std::unique_ptr<FileLock> lock_;
+  absl::Status status_;
+  int num_shards_ = 1;    // In the names of this save's files; only shard 0 has bytes.
+  bool existed_ = false;  // Whether there was an index of this prefix.
+  std::unique_ptr<BlockWriter> file_;
+  const char* method_ = "";
+  StagingRing own_ring_;
+  StagingRing* ring_ = nullptr;
+  int slot_ = 0;              // The one being filled,
+  size_t filled_ = 0;         // so far,
+  uint64_t slot_offset_ = 0;  // and where it goes in the file.
+  uint64_t writes_ = 0, waited_ = 0;
+  uint64_t offset_ = 0;  // Bytes of tensors so far.
+  std::map<std::string, proto::BundleEntryProto> entries_;
+  bool data_finished_ = false, index_renamed_ = false;
+  std::vector<std::string> made_;  // Files to remove when the save fails.
+};
+
+// Makes one checkpoint of several (the parts of a sharded save): moves their data files to
+// `prefix`'s names and writes one index, with the same commit protocol, then removes the parts'
+// index files and, with `delete_old_dirs`, their directories where nothing is left. InvalidArgument
+// when two parts hold the same tensor (parts of one tensor may be spread).
+absl::Status MergeBundles(FileSystem* fs, const std::vector<std::string>& parts,
+                          const std::string& prefix, bool delete_old_dirs,
+                          bool directory_locked = false);
+
+}  // namespace ferry
+
+#endif  // FERRY_SAVER_BUNDLE_WRITER_H_

@@ -1,0 +1,72 @@
+// StagingRing: the few aligned pieces of memory through which the bytes of a save pass on their
+// way to the file, whatever the model's size.
+//
+//   variable ──copy and crc──▶ slot ──write──▶ file      (the next slot fills meanwhile)
+#ifndef FERRY_SAVER_STAGING_H_
+#define FERRY_SAVER_STAGING_H_
+
+#include <sys/mman.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "runtime/base/status.h"
+
+namespace ferry {
+
+// Thread-compatible. Memory is taken from the system as it is first touched.
+class StagingRing {
+ public:
+  static constexpr size_t kAlignment = size_t{64} << 10;  // Of every slot's address and size.
+  static constexpr size_t kMostBytes = size_t{64} << 20;  // Of all slots together.
+
+  StagingRing() = default;
+  StagingRing(const StagingRing&) = delete;
+  StagingRing& operator=(const StagingRing&) = delete;
+  ~StagingRing() { Free(); }
+
+  // ResourceExhausted without memory; InvalidArgument for sizes beyond the limits above.
+  absl::Status Init(int slots, size_t slot_bytes) {
+    if (data_ && slots == slots_ && slot_bytes == slot_bytes_) return absl::OkStatus();
+    if (slots < 2 || slot_bytes < kAlignment || slot_bytes % kAlignment != 0 ||
+        slot_bytes > kMostBytes / static_cast<size_t>(slots)) {
+      return InvalidArgument("a staging ring of ", slots, " slots of ", slot_bytes,
+                             " bytes: at least 2 slots of a multiple of ", kAlignment,
+                             " bytes, at most ", kMostBytes, " in all");
+    }
+    Free();
+    slots_ = slots;
+    slot_bytes_ = slot_bytes;
+    void* p = mmap(nullptr, size() + kAlignment, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) {
+      return ResourceExhausted("no memory for a staging ring of ", size(), " bytes");
+    }
+    mapped_ = p;
+    data_ = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(p) + kAlignment - 1) / kAlignment *
+                                    kAlignment);
+    return absl::OkStatus();
+  }
+
+  int slots() const { return slots_; }
+  size_t slot_bytes() const { return slot_bytes_; }
+  size_t size() const { return static_cast<size_t>(slots_) * slot_bytes_; }
+  char* slot(int i) const { return data_ + static_cast<size_t>(i) * slot_bytes_; }
+
+ private:
+  void Free() {
+    if (mapped_) munmap(mapped_, size() + kAlignment);
+    mapped_ = nullptr;
+    data_ = nullptr;
+  }
+
+  int slots_ = 0;
+  size_t slot_bytes_ = 0;
+  void* mapped_ = nullptr;
+  char* data_ = nullptr;
+};
+
+}  // namespace ferry
+
+#endif  // FERRY_SAVER_STAGING_H_
