@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "tools/xml.h"
 
 namespace ferry {
 namespace {
@@ -299,29 +300,6 @@ void AppendPanel(const Chart& chart, const ChartPanel& panel, const Axis& x, dou
 }
 
 }  // namespace
-
-std::string EscapeXml(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      default:
-        out += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
-    }
-  }
-  return out;
-}
 
 std::string ChartToSvg(const Chart& chart) {
   Axis x;

@@ -46,10 +46,6 @@ struct Chart {
 // prefers. Of more points than there are pixels it keeps those that show, extremes among them.
 std::string ChartToSvg(const Chart& chart);
 
-// `text` with what XML reserves replaced, for text and attributes; control characters, which XML
-// can't hold, become spaces.
-std::string EscapeXml(const std::string& text);
-
 }  // namespace ferry
 
 #endif  // FERRY_TOOLS_CHART_H_
