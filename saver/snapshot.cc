@@ -174,6 +174,26 @@ absl::StatusOr<std::unique_ptr<Snapshot>> Snapshot::Take(VariableStore* store,
   return s;
 }
 
+absl::StatusOr<std::unique_ptr<Snapshot>> Snapshot::TakeWithinRun(
+    absl::Span<Variable* const> variables) {
+  std::unique_ptr<Snapshot> s(new Snapshot);
+  s->entries_.reserve(variables.size());
+  for (Variable* v : variables) {
+    MutexLock lock(&v->mu());
+    if (!v->initialized()) {
+      return FailedPrecondition("Attempting to use uninitialized value ", v->name());
+    }
+    auto entry = std::make_unique<Entry>(v, nullptr);
+    if (v->dtype() == DType::kString || v->update_hook()) {
+      FERRY_ASSIGN_OR_RETURN(entry->live_, v->tensor().DeepCopy());
+    } else {
+      v->set_update_hook(entry.get());
+    }
+    s->entries_.push_back(std::move(entry));
+  }
+  return s;
+}
+
 Snapshot::~Snapshot() {
   for (auto& e : entries_) e->Abandon();
   if (pool_) pool_->FreeAll();

@@ -25,6 +25,7 @@
 #include "absl/types/span.h"
 #include "runtime/base/mutex.h"
 #include "runtime/op/variable.h"
+#include "saver/bundle_writer.h"
 
 namespace ferry {
 
@@ -73,6 +74,11 @@ class Snapshot {
   static absl::StatusOr<std::unique_ptr<Snapshot>> Take(VariableStore* store,
                                                         absl::Span<Variable* const> variables,
                                                         ShadowPool* pool);
+  // For a kernel, whose Run holds the gate shared: marks one variable after the other, so that each
+  // is whole, while other Runs' steps may come in between. Without a pool; a variable that is in a
+  // snapshot already is copied. Errors as Take.
+  static absl::StatusOr<std::unique_ptr<Snapshot>> TakeWithinRun(
+      absl::Span<Variable* const> variables);
   // Updates that wait go on; what wasn't read is gone.
   ~Snapshot();
   Snapshot(const Snapshot&) = delete;
@@ -99,6 +105,20 @@ class Snapshot {
   std::vector<std::unique_ptr<Entry>> entries_;
   ShadowPool* pool_ = nullptr;
   int64_t cut_ns_ = 0;
+};
+
+// One variable of a snapshot, as BundleWriter takes it. Both are borrowed.
+class SnapshotSource : public ByteSource {
+ public:
+  SnapshotSource(Snapshot* snapshot, int i) : snapshot_(snapshot), i_(i) {}
+  absl::Status Copy(uint64_t offset, size_t n, char* dst, uint32_t* crc) override {
+    *crc = snapshot_->Read(i_, offset, n, dst, *crc);
+    return absl::OkStatus();
+  }
+
+ private:
+  Snapshot* const snapshot_;
+  const int i_;
 };
 
 }  // namespace ferry
