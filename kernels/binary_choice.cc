@@ -1,5 +1,6 @@
 // Maximum, Minimum, Pow.
 #include <cmath>
+#include <type_traits>
 
 #include "kernels/constants.h"
 #include "kernels/elementwise.h"
@@ -67,16 +68,26 @@ FERRY_OP("Pow")
       return s.status();
     });
 
+// Where either is NaN, so is the result.
+template <typename T>
+T Choose(bool takes_x, T x, T y) {
+  if constexpr (std::is_floating_point_v<T>) {
+    const T z = takes_x ? x : y;
+    return (x != x) | (y != y) ? x + y : z;
+  } else {
+    return takes_x ? x : y;
+  }
+}
 struct MaximumF {
   template <typename T>
   static T Apply(T x, T y) {
-    return x < y ? y : x;
+    return Choose(x > y, x, y);
   }
 };
 struct MinimumF {
   template <typename T>
   static T Apply(T x, T y) {
-    return y < x ? y : x;
+    return Choose(x < y, x, y);
   }
 };
 struct PowF {

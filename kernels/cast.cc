@@ -1,6 +1,8 @@
 // Cast, between all numbers and bool.
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
+#include <vector>
 
 #include "kernels/elementwise.h"
 #include "runtime/graph/gradients.h"
@@ -81,7 +83,9 @@ class CastKernel : public Kernel {
     const DType wide_from = IsNarrow(from_) ? DType::kFloat : from_;
     const DType wide_to = IsNarrow(to_) ? DType::kFloat : to_;
     loop_ = FindLoop(WideTypes(), wide_from, wide_to);
-    if (truncate && FractionBits(to_) > 0 && FractionBits(from_) > FractionBits(to_)) {
+    // To bfloat16 TensorFlow truncates from float only, and rounds from the others.
+    const bool rounds = to_ == DType::kBfloat16 && from_ != DType::kFloat;
+    if (truncate && !rounds && FractionBits(to_) > 0 && FractionBits(from_) > FractionBits(to_)) {
       cleared_bits_ = FractionBits(wide_from) - FractionBits(to_);
     }
     return absl::OkStatus();
