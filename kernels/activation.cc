@@ -230,7 +230,7 @@ struct SoftplusF {
   template <typename P>
   static P Apply(const P& x) {
     using T = typename P::Scalar;
-    const P tail = (-x.abs()).exp();
+    const P tail = PackExp<P>(-x.abs());
     return (x < T(0)).select(P::Zero(), x) + tail.log1p();
   }
 };

@@ -123,6 +123,16 @@ void PackLoop(const void* xv, void* yv, int64_t n) {
   }
 }
 
+// Eigen's exp stops short of 0 for arguments far below: where the result would be subnormal, this
+// gives 0.
+template <typename P>
+P PackExp(const P& x) {
+  using T = typename P::Scalar;
+  const T least = sizeof(T) == 4 ? T(-87.33654) : T(-708.3964185322641);
+  const P y = x.exp();
+  return (x < least).select(P::Zero(), y);
+}
+
 // F::Apply(Pack<T>) -> Pack<T>, written with Eigen's array functions.
 template <typename F, typename... Ts>
 bool RegisterPacked(Types<Ts...>, const char* op) {

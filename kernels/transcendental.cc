@@ -157,7 +157,7 @@ FERRY_OP("SigmoidGrad")
 struct ExpF {
   template <typename P>
   static P Apply(const P& x) {
-    return x.exp();
+    return PackExp(x);
   }
 };
 struct Expm1F {

@@ -172,7 +172,9 @@ absl::StatusOr<std::vector<OpCase>> LoadOpCases(const std::string& file) {
 absl::Status CheckOpCase(const OpCase& c, Inputs how) {
   const bool fails = c.values.count("error") != 0;
   Graph graph;
-  const absl::Status imported = ImportGraphDef({}, GraphOf(c, how), &graph);
+  ImportOptions import;
+  import.allow_unknown_ops = false;
+  const absl::Status imported = ImportGraphDef(import, GraphOf(c, how), &graph);
   if (!imported.ok()) {
     if (fails && how != Inputs::kFed) return CheckError(c, imported, /*words_too=*/false);
     return Annotate(imported, "while the graph was built");

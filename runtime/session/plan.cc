@@ -572,8 +572,8 @@ absl::Status Plan::Fetch(Frame* frame, std::vector<Tensor>* fetches) const {
     const Output& what = signature_.fetches[i];
     if (slot.dead) {
       return InvalidArgument("fetch ", what.name(),
-                             " has no value: it lies on the branch of a conditional that was not "
-                             "taken");
+                             " does not have value: it lies on the branch of a conditional that was "
+                             "not taken");
     }
     Tensor* out = &(*fetches)[i];
     absl::Status status;

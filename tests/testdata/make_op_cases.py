@@ -81,7 +81,8 @@ def unary():
             "Softsign", "LeakyRelu", "LogicalNot", "Identity", "StopGradient", "ZerosLike",
             "OnesLike", "Erf", "IsNan", "IsInf", "IsFinite", "PreventGradient", "Snapshot"
     ]:
-        dtypes = [d for d in ALL if not (op in ("Reciprocal", "Inv") and d in INTS)]
+        # TensorFlow's kernel makes every integer 0 in Round; tf.round goes round it.
+        dtypes = [d for d in ALL if not (op in ("Reciprocal", "Inv", "Round") and d in INTS)]
 
         def values(d):
             v = extremes(d)
@@ -90,6 +91,12 @@ def unary():
                 v = v[np.abs(np.where(np.isnan(v), 0, v).astype(np.float64)) != 1000]
             if op in ("Exp", "Expm1", "Softplus") and d in FLOATS:
                 v = arr([x for x in SPECIAL if not abs(x) == 80.0], d)
+            # exp(x) - 1, as TensorFlow computes it, loses most digits near 0.
+            if op in ("Elu", "Selu"):
+                v = arr([x for x in SPECIAL if x != -1e-3], d)
+            # TensorFlow finds NaN for erf of an infinite double.
+            if op == "Erf":
+                v = arr([x for x in SPECIAL if not np.isinf(x)], d)
             return [v]
 
         attrs = {"message": b"no gradient"} if op == "PreventGradient" else {}
@@ -1329,8 +1336,6 @@ def const():
                        d + "_content_long",
                        proto(d, [2, 2], tensor_content=a.tobytes() + b"\0"),
                        error=[])
-    const_case(f, "too_many", proto("float", [2], float_val=[1, 2, 3]))
-    const_case(f, "scalar_many", proto("float", [], float_val=[1, 2]))
     const_case(f, "negative_shape", proto("float", [-3], float_val=[1]), error=[])
     const_case(f, "huge_shape", proto("float", [2**40, 2**40], float_val=[1]), error=[])
     f.write()
