@@ -1,0 +1,146 @@
+#include "saver/checkpoint_state.h"
+
+#include <google/protobuf/io/tokenizer.h>
+#include <google/protobuf/text_format.h>
+
+#include <cstdio>
+#include <filesystem>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_format.h"
+#include "runtime/base/crc32c.h"
+#include "runtime/base/status.h"
+#include "saver/bundle_writer.h"
+
+namespace ferry {
+namespace {
+
+// Two halves, so that a change in one still leaves the other to tell whose file it is.
+constexpr absl::string_view kMark = "# ferry crc32c: ";
+constexpr size_t kHalf = 8;
+
+std::string CrcLine(absl::string_view rest) {
+  return absl::StrFormat("%s%08x\n", kMark, MaskCrc32c(Crc32c(rest)));
+}
+
+class FirstError : public google::protobuf::io::ErrorCollector {
+ public:
+  void AddError(int line, int column, const std::string& words) override {
+    if (message.empty()) message = absl::StrCat(line + 1, ":", column + 1, ": ", words);
+  }
+  std::string message;
+};
+
+// How `path` reads from within `dir`. Both are taken from the working directory where relative.
+std::string RelativeTo(const std::string& path, const std::string& dir) {
+  const std::string relative =
+      std::filesystem::absolute(path).lexically_normal().lexically_relative(
+          std::filesystem::absolute(dir.empty() ? "." : dir).lexically_normal());
+  return relative.empty() ? path : relative;
+}
+
+}  // namespace
+
+std::string SerializeCheckpointState(const proto::CheckpointState& state) {
+  std::string text;
+  google::protobuf::TextFormat::PrintToString(state, &text);
+  return CrcLine(text) + text;
+}
+
+absl::StatusOr<proto::CheckpointState> ParseCheckpointState(const std::string& text,
+                                                            const std::string& file) {
+  const absl::string_view view = text;
+  const absl::string_view mark = view.substr(0, kMark.size());
+  if (mark.substr(0, kHalf) == kMark.substr(0, kHalf) ||
+      (mark.size() == kMark.size() && mark.substr(kHalf) == kMark.substr(kHalf))) {
+    constexpr size_t kLine = kMark.size() + 9;
+    if (view.size() < kLine || view.substr(0, kLine) != CrcLine(view.substr(kLine))) {
+      return DataLoss("the state file '", file,
+                      "' is damaged: its contents don't match the crc in its first line");
+    }
+  }
+  google::protobuf::TextFormat::Parser parser;
+  FirstError error;
+  parser.RecordErrorsTo(&error);
+  proto::CheckpointState state;
+  if (!parser.ParseFromString(text, &state)) {
+    return DataLoss("the state file '", file, "' can't be parsed: ", error.message);
+  }
+  if (state.model_checkpoint_path().empty()) {
+    return DataLoss("Invalid checkpoint state loaded from '", file,
+                    "': it has no model_checkpoint_path");
+  }
+  return state;
+}
+
+absl::StatusOr<proto::CheckpointState> GetCheckpointState(FileSystem* fs, const std::string& dir,
+                                                          const std::string& latest_filename) {
+  const std::string path = JoinPath(dir, latest_filename);
+  FERRY_ASSIGN_OR_RETURN(const std::string text, ReadFile(fs, path));
+  FERRY_ASSIGN_OR_RETURN(proto::CheckpointState state, ParseCheckpointState(text, path));
+  state.set_model_checkpoint_path(JoinPath(dir, state.model_checkpoint_path()));
+  for (std::string& p : *state.mutable_all_model_checkpoint_paths()) p = JoinPath(dir, p);
+  return state;
+}
+
+bool CheckpointExists(FileSystem* fs, const std::string& prefix) {
+  if (fs->Exists(IndexFileName(prefix))) return true;
+  const absl::StatusOr<FileInfo> v1 = fs->Stat(prefix);
+  return v1.ok() && !v1->is_directory;
+}
+
+absl::StatusOr<std::string> LatestCheckpoint(FileSystem* fs, const std::string& dir,
+                                             const std::string& latest_filename) {
+  const absl::StatusOr<proto::CheckpointState> state = GetCheckpointState(fs, dir, latest_filename);
+  if (absl::IsNotFound(state.status())) return "";
+  if (absl::IsDataLoss(state.status())) {
+    absl::FPrintF(stderr, "%s\n", state.status().message());
+    return "";
+  }
+  if (!state.ok()) return state.status();
+  const std::string& path = state->model_checkpoint_path();
+  if (CheckpointExists(fs, path)) return path;
+  const std::string beside = JoinPath(dir, BaseName(path));
+  if (CheckpointExists(fs, beside)) return beside;
+  absl::FPrintF(stderr, "Couldn't match files for checkpoint %s, which '%s' names\n", path,
+                JoinPath(dir, latest_filename));
+  return "";
+}
+
+absl::Status UpdateCheckpointState(FileSystem* fs, const std::string& dir,
+                                   const std::string& model_checkpoint_path,
+                                   const std::vector<std::string>& all_paths,
+                                   const std::vector<double>& all_timestamps,
+                                   double last_preserved_timestamp,
+                                   const std::string& latest_filename, bool save_relative_paths) {
+  if (latest_filename.empty() || BaseName(latest_filename) != latest_filename) {
+    return InvalidArgument("'latest_filename' must not contain path components: '", latest_filename,
+                           "'");
+  }
+  const std::string file = JoinPath(dir, latest_filename);
+  proto::CheckpointState state;
+  const bool absolute_dir = absl::StartsWith(dir, "/");
+  const auto written = [&](const std::string& path) {
+    const bool relative = save_relative_paths || (!absolute_dir && !absl::StartsWith(path, "/"));
+    return relative ? RelativeTo(path, dir) : path;
+  };
+  state.set_model_checkpoint_path(written(model_checkpoint_path));
+  for (const std::string& path : all_paths) state.add_all_model_checkpoint_paths(written(path));
+  const bool add = all_paths.empty() || all_paths.back() != model_checkpoint_path;
+  if (add) state.add_all_model_checkpoint_paths(state.model_checkpoint_path());
+  if (!all_timestamps.empty() &&
+      all_timestamps.size() != static_cast<size_t>(state.all_model_checkpoint_paths_size())) {
+    return InvalidArgument("there are ", all_timestamps.size(), " timestamps for ",
+                           state.all_model_checkpoint_paths_size(), " checkpoints in '", file, "'");
+  }
+  for (const double t : all_timestamps) state.add_all_model_checkpoint_timestamps(t);
+  state.set_last_preserved_timestamp(last_preserved_timestamp);
+  if (model_checkpoint_path == file || state.model_checkpoint_path() == latest_filename) {
+    return InvalidArgument("Save path '", model_checkpoint_path,
+                           "' conflicts with path used for checkpoint state. Please use a "
+                           "different save path.");
+  }
+  return WriteFileAtomically(fs, file, SerializeCheckpointState(state));
+}
+
+}  // namespace ferry
