@@ -6,13 +6,12 @@
 
 #include <algorithm>
 #include <atomic>
+#include <future>
 #include <mutex>
 #include <set>
 #include <thread>
 #include <utility>
 #include <vector>
-
-#include "absl/synchronization/blocking_counter.h"
 
 namespace ferry {
 namespace {
@@ -96,14 +95,9 @@ TEST(ThreadPoolTest, ScheduledWorkRunsOnWorkersAndIsAwaited) {
   std::atomic<int> ran{0};
   {
     ThreadPool pool(3);
-    absl::BlockingCounter first(1);
-    std::thread::id id;
-    pool.Schedule([&] {
-      id = std::this_thread::get_id();
-      first.DecrementCount();
-    });
-    first.Wait();
-    EXPECT_NE(id, std::this_thread::get_id());
+    std::promise<std::thread::id> id;
+    pool.Schedule([&] { id.set_value(std::this_thread::get_id()); });
+    EXPECT_NE(id.get_future().get(), std::this_thread::get_id());
     for (int i = 0; i < 100; ++i) {
       pool.Schedule([&] {
         ++ran;
