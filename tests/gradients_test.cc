@@ -170,9 +170,13 @@ TEST(GradientValues, Shapes) {
   Check("BroadcastTo", {TestValues({2, 1})}, [&](const Scope& s, const Outputs& v) {
     return ops::BroadcastTo(s, v[0], ints(s, {3, 2, 4}));
   });
-  Check("GatherV2", {x}, [&](const Scope& s, const Outputs& v) {
-    return ops::GatherV2(s, v[0], ints(s, {0, 2, 2, 1}), ops::Const<int32_t>(s, 1));
-  });
+  for (int32_t axis : {0, 1}) {
+    Check(absl::StrCat("GatherV2 axis ", axis), {x}, [&](const Scope& s, const Outputs& v) {
+      // Along other axes than the first the gradient needs to know the shape.
+      Output in = axis == 0 ? v[0] : ops::Reshape(s, v[0], ints(s, {2, 3, 4}));
+      return ops::GatherV2(s, in, ints(s, {0, 1, 1, 0}), ops::Const<int32_t>(s, axis));
+    });
+  }
   Check("Fill", {TestValues(TensorShape())}, [&](const Scope& s, const Outputs& v) {
     return ops::Fill(s, ints(s, {2, 3}), v[0]);
   });

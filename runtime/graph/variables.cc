@@ -57,23 +57,17 @@ Output NumberConst(const Scope& s, DType dtype, double value) {
   return ops::Const(s, t);
 }
 
-// A constant of `shape`, every element `value`.
+// A constant of `shape`, every element `value`, which the graph holds once.
 Output SplatConst(const Scope& s, const TensorShape& shape, DType dtype, double value) {
   Tensor one = NumberOf(dtype, value);
   if (!one.initialized()) return NumberConst(s, dtype, value);
-  absl::StatusOr<Tensor> all = Tensor::Allocate(dtype, shape);
-  if (!all.ok()) {
-    s.UpdateStatus(all.status());
-    return Output();
+  proto::AttrValue attr = MakeAttr(one);
+  if (shape.num_elements() == 0) {
+    attr.mutable_tensor()->Clear();
+    attr.mutable_tensor()->set_dtype(static_cast<proto::DataType>(dtype));
   }
-  if (dtype != DType::kString) {
-    const size_t size = ElementSize(dtype);
-    char* to = static_cast<char*>(all->raw());
-    for (int64_t i = 0; i < shape.num_elements(); ++i, to += size) {
-      std::memcpy(to, one.raw(), size);
-    }
-  }
-  return ops::Const(s, *all);
+  ToProto(PartialShape(shape), attr.mutable_tensor()->mutable_tensor_shape());
+  return NodeBuilder(s, "Const").Attr("dtype", dtype).AttrValue("value", attr).BuildOutput();
 }
 
 Output ShapeConst(const Scope& s, const TensorShape& shape) {

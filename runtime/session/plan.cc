@@ -422,7 +422,8 @@ class PlanMaker {
         // The free register nearest in size.
         size_t best = free.size();
         auto distance = [&](int64_t have) {
-          return have > bytes ? have / bytes : bytes / std::max<int64_t>(have, 1);
+          return have > bytes ? have / std::max<int64_t>(bytes, 1)
+                              : bytes / std::max<int64_t>(have, 1);
         };
         for (size_t f = free.size(); f-- > 0;) {
           if (best == free.size() || distance(free[f].bytes) < distance(free[best].bytes)) best = f;
