@@ -142,7 +142,7 @@ bfloat16 UnitBfloat16(uint32_t x) {
 // Two numbers of the standard normal distribution from uniform ones (Box and Muller).
 void Normals(const uint32_t* x, float* out) {
   const float u = std::max(UnitFloat(x[0]), 1.0e-7f);
-  const float angle = 2.0f * static_cast<float>(M_PI) * UnitFloat(x[1]);
+  const float angle = static_cast<float>(2 * M_PI * UnitFloat(x[1]));
   const float radius = std::sqrt(-2.0f * std::log(u));
   out[0] = std::sin(angle) * radius;
   out[1] = std::cos(angle) * radius;

@@ -269,7 +269,9 @@ class CrossEntropyKernel : public Kernel {
 };
 
 Output ExpandLast(const Scope& s, Output x) {
-  return ops::ExpandDims(s, x, ops::Const<int32_t>(s, -1));
+  const Scope sub = s.NewSubScope("ExpandDims");
+  const Output last = ops::Const<int32_t>(sub.WithOpName("dim"), -1);
+  return ops::ExpandDims(s.WithOpName(sub.prefix() + "/"), x, last);
 }
 
 // loss:      dx = dloss (softmax - p), which is dloss backprop
@@ -278,7 +280,7 @@ absl::Status LogitsGradient(GradientContext* c) {
   const Scope& s = c->scope();
   Output dx;
   if (c->grad(0).node != nullptr) {
-    dx = ops::Mul(s, ExpandLast(s, c->grad(0)), c->output(1));
+    dx = ops::Mul(s.WithOpName("mul"), ExpandLast(s, c->grad(0)), c->output(1));
   }
   if (const Output g = c->grad(1); g.node != nullptr) {
     const Output y = ops::Softmax(s, c->input(0));
