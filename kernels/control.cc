@@ -248,8 +248,12 @@ std::string Summary(const Tensor& t, int64_t most) {
     }
     AppendElement(t, i, &out);
   }
-  if (n < total) out.append("...");
-  if (row && n > 0) out.append("]");
+  const bool cut = n < total;
+  if (row && n > 0) {
+    if (cut && n % row != 0) out.append("...");
+    out.append("]");
+  }
+  if (cut) out.append("...");
   return out;
 }
 
