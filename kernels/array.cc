@@ -10,7 +10,11 @@ namespace ferry {
 namespace {
 
 constexpr int64_t kTaskBytes = 64 << 10;
-constexpr int64_t kTile = 16;  // Edge of the squares in which 2-D transposition works.
+// Edge of the squares in which 2-D transposition works.
+template <typename T>
+constexpr int64_t kTile = 16;
+template <>
+constexpr int64_t kTile<Bytes<4>> = 8;
 
 template <typename T>
 void CopyRun(const T* from, T* to, int64_t n) {
@@ -57,23 +61,49 @@ void CopyInner(const CopyDim& d, const T* from, T* to) {
   }
 }
 
-// Rows [row, row_end) of a transposition: along `rows` the source is dense, along `cols` the
-// result.
+// to[r * to_step + k] = from[r + k * from_step] for a whole tile.
+template <typename T>
+void TransposeTile(const T* from, int64_t from_step, T* to, int64_t to_step) {
+  for (int64_t r = 0; r < kTile<T>; ++r) {
+    for (int64_t k = 0; k < kTile<T>; ++k) to[r * to_step + k] = from[r + k * from_step];
+  }
+}
+
+// In registers: three rounds that interleave the lines of the upper half with those of the lower.
+template <>
+void TransposeTile(const Bytes<4>* from, int64_t from_step, Bytes<4>* to, int64_t to_step) {
+  typedef uint32_t Line __attribute__((vector_size(32)));
+  const Line low = {0, 8, 1, 9, 2, 10, 3, 11}, high = {4, 12, 5, 13, 6, 14, 7, 15};
+  Line a[8], b[8];
+  for (int64_t k = 0; k < 8; ++k) std::memcpy(&a[k], from + k * from_step, sizeof(Line));
+  auto interleave = [&](const Line* x, Line* y) {
+    for (int i = 0; i < 4; ++i) {
+      y[2 * i] = __builtin_shuffle(x[i], x[i + 4], low);
+      y[2 * i + 1] = __builtin_shuffle(x[i], x[i + 4], high);
+    }
+  };
+  interleave(a, b);
+  interleave(b, a);
+  interleave(a, b);
+  for (int64_t r = 0; r < 8; ++r) std::memcpy(to + r * to_step, &b[r], sizeof(Line));
+}
+
+// Rows [row, row_end), at most a tile's edge, of a transposition: along `rows` the source is dense,
+// along `cols` the result.
 template <typename T>
 void TransposeRows(const CopyDim& rows, const CopyDim& cols, int64_t row, int64_t row_end,
                    const T* from, T* to) {
-  for (int64_t c0 = 0; c0 < cols.size; c0 += kTile) {
-    const int64_t nc = std::min(kTile, cols.size - c0);
+  const int64_t nr = row_end - row;
+  for (int64_t c0 = 0; c0 < cols.size; c0 += kTile<T>) {
+    const int64_t nc = std::min(kTile<T>, cols.size - c0);
     const T* f = from + row + c0 * cols.from;
     T* t = to + row * rows.to + c0;
-    if (nc == kTile && row_end - row == kTile) {
-      for (int64_t r = 0; r < kTile; ++r) {
-        for (int64_t k = 0; k < kTile; ++k) t[r * rows.to + k] = f[r + k * cols.from];
-      }
-    } else {
-      for (int64_t r = 0; r < row_end - row; ++r) {
-        for (int64_t k = 0; k < nc; ++k) t[r * rows.to + k] = f[r + k * cols.from];
-      }
+    if (nr == kTile<T> && nc == kTile<T>) {
+      TransposeTile(f, cols.from, t, rows.to);
+      continue;
+    }
+    for (int64_t r = 0; r < nr; ++r) {
+      for (int64_t k = 0; k < nc; ++k) t[r * rows.to + k] = f[r + k * cols.from];
     }
   }
 }
@@ -102,19 +132,19 @@ void CopyNormalised(KernelContext* c, const T* from, T* to, absl::Span<CopyDim> 
       const CopyDim rows = *dense;
       std::rotate(dense, dense + 1, outer.end());
       outer.remove_suffix(1);
-      const int64_t strips = (rows.size + kTile - 1) / kTile;
+      const int64_t strips = (rows.size + kTile<T> - 1) / kTile<T>;
       int64_t total = strips;
       for (const CopyDim& d : outer) total *= d.size;
-      const int64_t strip_bytes = kTile * inner.size * static_cast<int64_t>(sizeof(T));
+      const int64_t strip_bytes = kTile<T> * inner.size * static_cast<int64_t>(sizeof(T));
       c->ParallelFor(total, std::max<int64_t>(1, kTaskBytes / strip_bytes),
                      [&](int64_t begin, int64_t end) {
                        int64_t strip = begin % strips;
                        ForOuter<T>(outer, begin / strips, (end + strips - 1) / strips, from, to,
                                    [&](const T* f, T* t) {
                                      for (; strip < strips && begin < end; ++strip, ++begin) {
-                                       const int64_t row = strip * kTile;
+                                       const int64_t row = strip * kTile<T>;
                                        TransposeRows<T>(rows, inner, row,
-                                                        std::min(row + kTile, rows.size), f, t);
+                                                        std::min(row + kTile<T>, rows.size), f, t);
                                      }
                                      strip = 0;
                                    });

@@ -110,13 +110,17 @@ class GatherKernel : public Kernel {
     // Row r of the result is (batch, outer, index) taken as one number.
     auto gather = [&](auto copy) {
       c->ParallelFor(rows, TaskRows(inner), [&](int64_t begin, int64_t end) {
-        int64_t i = begin % n, block = begin / n;
-        for (int64_t r = begin; r < end; ++r) {
-          copy(block * limit + IntAt(indices, block / outer * n + i), r);
-          if (++i == n) {
-            i = 0;
-            ++block;
+        for (int64_t r = begin; r < end;) {
+          const int64_t block = r / n, i = r % n;
+          const int64_t base = block * limit, at = block / outer * n + i;
+          const int64_t run = std::min(end - r, n - i);
+          if (indices.dtype() == DType::kInt32) {
+            const int32_t* index = indices.data<int32_t>() + at;
+            for (int64_t k = 0; k < run; ++k) copy(base + index[k], r + k);
+          } else {
+            for (int64_t k = 0; k < run; ++k) copy(base + IntAt(indices, at + k), r + k);
           }
+          r += run;
         }
       });
     };
@@ -487,14 +491,14 @@ class UnsortedSegmentSumKernel : public Kernel {
     FillZero(c, out);
     if (data.num_elements() == 0) return absl::OkStatus();
     const int64_t inner = data.num_elements() / n;
-    // Split by columns, so that each sum is made in the order of the rows.
-    const int64_t columns = std::max<int64_t>(16, kTaskBytes / (n * int64_t{sizeof(T)}));
-    c->ParallelFor(inner, columns, [&](int64_t begin, int64_t end) {
+    // Split by segments, so that each sum is made in the order of the rows.
+    const int64_t tasks =
+        std::min<int64_t>(16, data.num_elements() * int64_t{sizeof(T)} / kTaskBytes + 1);
+    c->ParallelFor(segments, (segments + tasks - 1) / tasks, [&](int64_t begin, int64_t end) {
       for (int64_t i = 0; i < n; ++i) {
         const int64_t at = IntAt(ids, i);
-        if (at < 0) continue;  // Dropped, as in TensorFlow.
-        AddRun(data.data<T>() + i * inner + begin, out->data<T>() + at * inner + begin,
-               end - begin);
+        if (at < begin || at >= end) continue;  // Negative ones are dropped, as in TensorFlow.
+        AddRun(data.data<T>() + i * inner, out->data<T>() + at * inner, inner);
       }
     });
     return absl::OkStatus();
