@@ -177,7 +177,14 @@ void Update(const Rule& rule, int64_t begin, int64_t end, const T* grad,
   }
 }
 
-// Which elements a block of parallel work has.
+absl::Status NotAScalar(const char* input, const std::string& shape) {
+  return InvalidArgument(input, " is not a scalar: ", shape);
+}
+absl::Status ShapesDiffer(const char* input, const std::string& var, const std::string& other) {
+  return InvalidArgument("var and ", input, " do not have the same shape", var, " ", other);
+}
+
+// How many elements a block of parallel work has.
 constexpr int64_t kGrain = 1 << 15;
 
 template <typename T, template <typename, bool> class Rule>
@@ -214,9 +221,9 @@ class ApplyKernel : public Kernel {
     const TensorShape& shape = c->input(0).shape();
     for (int i = 1; i < kCount; ++i) {
       if ((i < kRefs || i == kGrad) && c->input(i).shape() != shape) {
-        return InvalidArgument("var and ", R::kInputs[i], " do not have the same shape",
-                               shape.DebugString(), " ", c->input(i).shape().DebugString(),
-                               " (variable '", variables[0]->name(), "')");
+        return Annotate(
+            ShapesDiffer(R::kInputs[i], shape.DebugString(), c->input(i).shape().DebugString()),
+            absl::StrCat("variable '", variables[0]->name(), "'"));
       }
     }
     const R rule([c](int i) { return static_cast<C>(c->input(i).template scalar<T>()); });
@@ -254,10 +261,17 @@ bool RegisterApply(const std::string& op) {
     PartialShape shape = c->input(0);
     for (int i = 1; i < c->num_inputs(); ++i) {
       const bool scalar = i >= R::kRefs && i != R::kGrad;
-      absl::StatusOr<PartialShape> both =
-          scalar ? c->WithRank(c->input(i), 0) : PartialShape::Merge(shape, c->input(i));
-      if (!both.ok()) return Annotate(both.status(), R::kInputs[i]);
-      if (!scalar) shape = *std::move(both);
+      if (scalar) {
+        if (c->input(i).known_rank() && c->input(i).rank() != 0) {
+          return NotAScalar(R::kInputs[i], c->input(i).DebugString());
+        }
+        continue;
+      }
+      absl::StatusOr<PartialShape> both = PartialShape::Merge(shape, c->input(i));
+      if (!both.ok()) {
+        return ShapesDiffer(R::kInputs[i], c->input(0).DebugString(), c->input(i).DebugString());
+      }
+      shape = *std::move(both);
     }
     c->set_output(0, std::move(shape));
     return absl::OkStatus();

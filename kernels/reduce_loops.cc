@@ -91,16 +91,11 @@ struct AccOf {
                                                                int64_t, uint64_t>>>>;
 };
 
-// Values next to each other. Several are under way at once, so that one addition needn't wait for
-// another; how many is fixed, so that the result is the same on every machine.
-template <typename Op, typename Acc, typename In>
-Acc Contiguous(const In* in, int64_t n) {
-  constexpr int kLanes = 32;
-  if (n < kLanes) {
-    Acc acc = Op::template Identity<Acc>();
-    for (int64_t i = 0; i < n; ++i) acc = Op::Combine(acc, static_cast<Acc>(in[i]));
-    return acc;
-  }
+// Values next to each other, at least kLanes of them. So many sums are under way at once: one
+// addition needn't wait for another, and rounding errors are smaller. Their number is fixed, so
+// that the result is the same on every machine.
+template <int kLanes, typename Op, typename Acc, typename In>
+Acc InLanes(const In* in, int64_t n) {
   Acc lane[kLanes];
   for (int j = 0; j < kLanes; ++j) lane[j] = static_cast<Acc>(in[j]);
   int64_t i = kLanes;
@@ -114,9 +109,20 @@ Acc Contiguous(const In* in, int64_t n) {
   return lane[0];
 }
 
+template <typename Op, typename Acc, typename In>
+Acc Contiguous(const In* in, int64_t n) {
+  if (n >= 64) return InLanes<32, Op, Acc>(in, n);
+  if constexpr (!std::is_integral_v<Acc>) {
+    if (n >= 8) return InLanes<8, Op, Acc>(in, n);
+  }
+  Acc acc = Op::template Identity<Acc>();
+  for (int64_t i = 0; i < n; ++i) acc = Op::Combine(acc, static_cast<Acc>(in[i]));
+  return acc;
+}
+
 // Rows of `width` values `stride` apart are combined into acc[width], four rows at a time.
 template <typename Op, typename Acc, typename In>
-inline void Rows(const In* in, int64_t rows, int64_t stride, int64_t width, Acc* acc) {
+void Rows(const In* in, int64_t rows, int64_t stride, int64_t width, Acc* acc) {
   for (int64_t j = 0; j < width; ++j) acc[j] = Op::template Identity<Acc>();
   int64_t r = 0;
   for (; r + 4 <= rows; r += 4) {
@@ -144,11 +150,15 @@ void NarrowRows(const In* in, int64_t rows, int64_t stride, Acc* out) {
 
 template <typename Op, typename Acc, typename In>
 void Columns(const In* in, int64_t rows, int64_t stride, int64_t width, Acc* out) {
-  if (width > 64) return Rows<Op, Acc>(in, rows, stride, width, out);
-  int64_t j = 0;
-  for (; j + 32 <= width; j += 32) NarrowRows<32, Op>(in + j, rows, stride, out + j);
-  for (; j + 8 <= width; j += 8) NarrowRows<8, Op>(in + j, rows, stride, out + j);
-  for (; j < width; ++j) NarrowRows<1, Op>(in + j, rows, stride, out + j);
+  if constexpr (std::is_integral_v<Acc>) {  // Not worth the code.
+    Rows<Op, Acc>(in, rows, stride, width, out);
+  } else {
+    if (width > 64) return Rows<Op, Acc>(in, rows, stride, width, out);
+    int64_t j = 0;
+    for (; j + 32 <= width; j += 32) NarrowRows<32, Op>(in + j, rows, stride, out + j);
+    for (; j + 8 <= width; j += 8) NarrowRows<8, Op>(in + j, rows, stride, out + j);
+    for (; j < width; ++j) NarrowRows<1, Op>(in + j, rows, stride, out + j);
+  }
 }
 
 // What a unit of parallel work reads, about; and how many columns it spans.

@@ -153,7 +153,8 @@ absl::StatusOr<std::vector<OpCase>> LoadOpCases(const std::string& file) {
     if (cases.empty() || cases.back().name != name) cases.push_back({name, {}, {}});
     OpCase& c = cases.back();
     bool value = false;  // "in0", "tol" …
-    for (absl::string_view kind : {"in", "expect", "grad", "dy", "tol", "rtol", "error"}) {
+    for (absl::string_view kind : {"in", "expect", "grad", "dy", "tol", "rtol", "error", "init",
+                                   "apply", "head", "tail", "sample", "crc"}) {
       absl::string_view number = part;
       value |= n.op() == "Const" && absl::ConsumePrefix(&number, kind) &&
                std::all_of(number.begin(), number.end(), absl::ascii_isdigit);

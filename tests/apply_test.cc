@@ -1,0 +1,232 @@
+// The optimizers' ops beside TensorFlow's, and what they promise of their own: errors, locks, and
+// results that don't depend on threads.
+#include <thread>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "gtest/gtest.h"
+#include "runtime/base/status.h"
+#include "runtime/graph/ops.h"
+#include "runtime/graph/scope.h"
+#include "runtime/session/session.h"
+#include "tests/op_cases.h"
+
+namespace ferry {
+namespace {
+
+// The case's op on variables that hold init0, init1 …; OK, or what differs from TensorFlow.
+absl::Status CheckApplyCase(const OpCase& c) {
+  proto::NodeDef def;
+  if (!def.ParseFromString(c.values.at("apply").scalar<std::string>())) {
+    return Internal("the NodeDef can't be parsed");
+  }
+  Graph graph;
+  Scope root(&graph);
+  std::vector<Output> inputs;
+  std::vector<Node*> initializers;
+  std::vector<std::string> variables;
+  for (int i = 0; c.values.count(absl::StrCat("init", i)) > 0; ++i) {
+    const Tensor& value = c.values.at(absl::StrCat("init", i));
+    variables.push_back(absl::StrCat("v", i));
+    const Output ref =
+        ops::VariableV2(root.WithOpName(variables.back()), PartialShape(), value.dtype());
+    inputs.push_back(ref);
+    initializers.push_back(ops::Assign(root, ref, ops::Const(root, value)).node);
+  }
+  std::vector<std::pair<std::string, Tensor>> feeds;
+  for (int i = 0; c.values.count(absl::StrCat("in", i)) > 0; ++i) {
+    const Tensor& value = c.values.at(absl::StrCat("in", i));
+    inputs.push_back(ops::Placeholder(root.WithOpName(absl::StrCat("in", i)), value.dtype()));
+    feeds.emplace_back(absl::StrCat("in", i), value);
+  }
+  Node* init = ops::Group(root.WithOpName("init"), initializers);
+  FERRY_RETURN_IF_ERROR(root.status());
+  (void)init;
+  FERRY_RETURN_IF_ERROR(graph.AddNode("op", def.op(), def.attr(), inputs).status());
+  Session session(&graph);
+  FERRY_RETURN_IF_ERROR(session.Run({}, {}, {"init"}, nullptr));
+  std::vector<Tensor> out;
+  const absl::Status run = session.Run(feeds, {"op"}, {}, &out);
+  if (c.values.count("error") > 0) {
+    const auto words = c.values.at("error").span<std::string>();
+    if (absl::StatusCodeToString(run.code()) != words[0]) {
+      return Internal("expected ", words[0], ", found ", run.ToString());
+    }
+    for (size_t i = 1; i < words.size(); ++i) {
+      if (!absl::StrContains(run.message(), words[i])) {
+        return Internal("expected '", words[i], "', found ", run.ToString());
+      }
+    }
+    return absl::OkStatus();
+  }
+  FERRY_RETURN_IF_ERROR(run);
+  const double tol = c.values.count("tol") > 0 ? c.values.at("tol").scalar<float>() : 0;
+  FERRY_RETURN_IF_ERROR(CompareTensors(c.values.at("expect0"), out[0], tol));
+  FERRY_RETURN_IF_ERROR(session.Run({}, variables, {}, &out));
+  for (size_t i = 0; i < variables.size(); ++i) {
+    FERRY_RETURN_IF_ERROR(Annotate(
+        CompareTensors(c.values.at(absl::StrCat("expect", i)), out[i], tol), variables[i]));
+  }
+  return absl::OkStatus();
+}
+
+TEST(ApplyTest, EqualsTensorFlow) {
+  absl::StatusOr<std::vector<OpCase>> cases = LoadOpCases("op_cases/apply.pb");
+  ASSERT_TRUE(cases.ok()) << cases.status();
+  int ran = 0;
+  for (const OpCase& c : *cases) {
+    proto::NodeDef def;
+    ASSERT_TRUE(def.ParseFromString(c.values.at("apply").scalar<std::string>())) << c.name;
+    if (FindOp(def.op()) == nullptr) continue;
+    ++ran;
+    const absl::Status s = CheckApplyCase(c);
+    EXPECT_TRUE(s.ok()) << c.name << ": " << s;
+  }
+  EXPECT_GT(ran, 80);
+}
+
+// A graph with variables "var", "m" and "v" of n elements and an ApplyAdam "train" on them.
+class Adam {
+ public:
+  explicit Adam(int64_t n, bool same_slots = false, int threads = 1) : root_(&graph_) {
+    const PartialShape shape({n});
+    auto variable = [&](const char* name, float first) {
+      const Output ref = ops::VariableV2(root_.WithOpName(name), shape, DType::kFloat);
+      std::vector<float> values(static_cast<size_t>(n));
+      for (size_t i = 0; i < values.size(); ++i) {
+        values[i] = first + static_cast<float>(i % 97) / 97;
+      }
+      init_.push_back(ops::Assign(root_, ref, ops::Const(root_, Tensor::Of<float>(values))).node);
+      return ref;
+    };
+    const Output var = variable("var", 0.5f), m = variable("m", 0.1f);
+    const Output v = same_slots ? m : variable("v", 0.2f);
+    ops::Group(root_.WithOpName("init"), init_);
+    ops::Placeholder(root_.WithOpName("grad"), DType::kFloat);
+    auto number = [&](float x) { return ops::Const<float>(root_, x); };
+    NodeBuilder(root_.WithOpName("train"), "ApplyAdam")
+        .Input(var)
+        .Input(m)
+        .Input(v)
+        .Input(number(0.9f))
+        .Input(number(0.999f))
+        .Input(number(0.001f))
+        .Input(number(0.9f))
+        .Input(number(0.999f))
+        .Input(number(1e-8f))
+        .Input(*graph_.FindOutput("grad"))
+        .Build();
+    SessionOptions options;
+    options.threads = threads;
+    session_ = std::make_unique<Session>(&graph_, options);
+  }
+  absl::Status Init() {
+    FERRY_RETURN_IF_ERROR(root_.status());
+    return session_->Run({}, {}, {"init"}, nullptr);
+  }
+  absl::Status Train(const Tensor& grad) {
+    return session_->Run({{"grad", grad}}, {}, {"train"}, nullptr);
+  }
+  absl::StatusOr<std::vector<Tensor>> Values() {
+    std::vector<Tensor> out;
+    FERRY_RETURN_IF_ERROR(session_->Run({}, std::vector<std::string>{"var", "m"}, {}, &out));
+    return out;
+  }
+
+ private:
+  Graph graph_;
+  Scope root_;
+  std::vector<Node*> init_;
+  std::unique_ptr<Session> session_;
+};
+
+Tensor Gradient(int64_t n) {
+  std::vector<float> values(static_cast<size_t>(n));
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 89) / 89 - 0.4f;
+  return Tensor::Of<float>(values);
+}
+
+TEST(ApplyTest, UninitialisedVariableIsNamed) {
+  Adam adam(3);
+  const absl::Status s = adam.Train(Gradient(3));
+  EXPECT_EQ(s.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_TRUE(absl::StrContains(s.message(), "ttempting to use uninitialized")) << s;
+  EXPECT_TRUE(absl::StrContains(s.message(), "var")) << s;
+}
+
+TEST(ApplyTest, ShapesThatDifferAreNamed) {
+  Adam adam(3);
+  ASSERT_TRUE(adam.Init().ok());
+  const absl::Status s = adam.Train(Gradient(2));
+  EXPECT_EQ(s.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_TRUE(absl::StrContains(s.message(), "var and grad do not have the same shape[3] [2]"))
+      << s;
+}
+
+TEST(ApplyTest, OneVariableForTwoSlotsDoesNotDeadlock) {
+  Adam adam(5, /*same_slots=*/true);
+  ASSERT_TRUE(adam.Init().ok());
+  EXPECT_TRUE(adam.Train(Gradient(5)).ok());
+}
+
+// Blocks of the parallel split cover every element once, and each element's result is its own.
+TEST(ApplyTest, ResultsDependOnNeitherThreadsNorBlocks) {
+  constexpr int64_t kLarge = 100003;
+  std::vector<std::vector<Tensor>> results;
+  for (int threads : {1, 2, 4}) {
+    Adam adam(kLarge, false, threads);
+    ASSERT_TRUE(adam.Init().ok());
+    for (int i = 0; i < 3; ++i) ASSERT_TRUE(adam.Train(Gradient(kLarge)).ok());
+    absl::StatusOr<std::vector<Tensor>> values = adam.Values();
+    ASSERT_TRUE(values.ok()) << values.status();
+    results.push_back(*std::move(values));
+  }
+  for (size_t r = 1; r < results.size(); ++r) {
+    for (size_t i = 0; i < 2; ++i) {
+      EXPECT_TRUE(CompareTensors(results[0][i], results[r][i]).ok());
+    }
+  }
+}
+
+// Two optimizers that hold the same variables in different orders, at once.
+TEST(ApplyTest, ConcurrentStepsThatShareVariablesEnd) {
+  Graph graph;
+  Scope root(&graph);
+  auto variable = [&](const char* name) {
+    return ops::VariableV2(root.WithOpName(name), PartialShape({64}), DType::kFloat);
+  };
+  const Output a = variable("a"), b = variable("b");
+  const Output ones = ops::Const(root, Tensor::Of<float>(std::vector<float>(64, 1)));
+  const Output one = ops::Const<float>(root, 1);
+  ops::Group(root.WithOpName("init"),
+             {ops::Assign(root, a, ones).node, ops::Assign(root, b, ones).node});
+  for (const auto& [name, first, second] :
+       {std::make_tuple("ab", a, b), std::make_tuple("ba", b, a)}) {
+    NodeBuilder(root.WithOpName(name), "ApplyMomentum")
+        .Input(first)
+        .Input(second)
+        .Input(one)
+        .Input(ones)
+        .Input(one)
+        .Build();
+  }
+  ASSERT_TRUE(root.ok()) << root.status();
+  Session session(&graph);
+  ASSERT_TRUE(session.Run({}, {}, {"init"}, nullptr).ok());
+  std::vector<std::thread> threads;
+  std::vector<absl::Status> statuses(2);
+  for (size_t t = 0; t < 2; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 2000 && statuses[t].ok(); ++i) {
+        statuses[t] = session.Run({}, {}, {t == 0 ? "ab" : "ba"}, nullptr);
+      }
+    });
+  }
+  for (std::thread& t : threads) t.join();
+  EXPECT_TRUE(statuses[0].ok()) << statuses[0];
+  EXPECT_TRUE(statuses[1].ok()) << statuses[1];
+}
+
+}  // namespace
+}  // namespace ferry
