@@ -25,10 +25,7 @@ class VariableKernel : public Kernel {
   absl::Status Init(const KernelConstruction& c) override {
     FERRY_ASSIGN_OR_RETURN(shape_, c.Attr<PartialShape>("shape"));
     FERRY_ASSIGN_OR_RETURN(dtype_, c.Attr<DType>("dtype"));
-    FERRY_ASSIGN_OR_RETURN(std::string container, c.Attr<std::string>("container"));
-    FERRY_ASSIGN_OR_RETURN(name_, c.Attr<std::string>("shared_name"));
-    if (name_.empty()) name_ = c.node_name();
-    if (!container.empty()) name_ = absl::StrCat(container, ":", name_);
+    FERRY_ASSIGN_OR_RETURN(name_, StoredName(c.attrs(), c.node_name()));
     // The older op can't tell a scalar's shape from an unknown one.
     if (c.op() == "Variable" && shape_.rank() == 0) shape_ = PartialShape();
     return absl::OkStatus();

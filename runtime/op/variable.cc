@@ -6,6 +6,13 @@
 
 namespace ferry {
 
+absl::StatusOr<std::string> StoredName(const AttrMap& attrs, const std::string& node_name) {
+  FERRY_ASSIGN_OR_RETURN(std::string container, GetAttr<std::string>(attrs, "container"));
+  FERRY_ASSIGN_OR_RETURN(std::string name, GetAttr<std::string>(attrs, "shared_name"));
+  if (name.empty()) name = node_name;
+  return container.empty() ? name : absl::StrCat(container, ":", name);
+}
+
 absl::StatusOr<Tensor*> Variable::TensorForOverwrite(const TensorShape& shape) {
   Tensor* now = current_.load(std::memory_order_relaxed);
   if (now->initialized() && now->shape() == shape) {

@@ -16,12 +16,17 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "runtime/base/mutex.h"
+#include "runtime/op/attr.h"
 #include "runtime/op/partial_shape.h"
 #include "runtime/tensor/tensor.h"
 
 namespace ferry {
 
 class Variable;
+
+// The name under which a VariableStore holds the variable of a VariableV2 node: its shared_name, or
+// else the node's own name, after the container's if it has one.
+absl::StatusOr<std::string> StoredName(const AttrMap& attrs, const std::string& node_name);
 
 // Told before a marked variable's bytes change. Called with the variable's mutex held, from the
 // updating thread; when it returns, the old bytes are no longer needed. Unmarks by itself

@@ -176,6 +176,6 @@ absl::Status Session::Run(const std::vector<std::pair<Output, Tensor>>& feeds,
 Graph* Session::graph() const { return rep_->graph; }
 VariableStore* Session::variables() const { return &rep_->variables; }
 FileSystem* Session::file_system() const { return rep_->fs; }
-int Session::threads() const { return rep_->pool.threads(); }
+ThreadPool* Session::pool() const { return &rep_->pool; }
 
 }  // namespace ferry

@@ -26,6 +26,7 @@ namespace ferry {
 
 class FileSystem;
 class Plan;
+class ThreadPool;
 
 struct SessionOptions {
   int threads = 0;  // Of the pool, the calling thread included; 0: the machine's cores.
@@ -85,7 +86,7 @@ class Session {
   Graph* graph() const;
   VariableStore* variables() const;
   FileSystem* file_system() const;
-  int threads() const;
+  ThreadPool* pool() const;
 
  private:
   friend class Callable;
