@@ -1,0 +1,695 @@
+#include "saver/saver.h"
+
+#include <sys/sysinfo.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <limits>
+#include <set>
+#include <thread>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/strip.h"
+#include "absl/time/clock.h"
+#include "runtime/base/crc32c.h"
+#include "runtime/base/mutex.h"
+#include "runtime/base/status.h"
+#include "saver/bundle_reader.h"
+#include "saver/bundle_writer.h"
+#include "saver/checkpoint_state.h"
+
+namespace ferry {
+namespace {
+
+double WallSeconds() { return absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch()); }
+double Monotonic() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+// All that a save needs once the snapshot is taken.
+struct Job {
+  FileSystem* fs = nullptr;
+  std::string prefix;  // With the step.
+  std::string base;    // Without.
+  SaveOptions options;
+  std::string meta;    // The .meta file's bytes, unless options.write_meta_graph is off.
+  std::unique_ptr<Snapshot> snapshot;
+  double start = 0;
+};
+
+std::string StateFileName(const SaveOptions& options) {
+  return options.latest_filename.empty() ? kStateFileName : options.latest_filename;
+}
+
+// Whether `file` is one that a save under `base` may have left behind: BASE or BASE-<digits>, with
+// what a checkpoint's files end in. Fills in the prefix's last component.
+bool IsLeftover(const std::string& file, const std::string& base, const std::string& meta_suffix,
+                std::string* prefix) {
+  int shard, count;
+  if (!ParseDataFileName(file, prefix, &shard, &count)) {
+    if (meta_suffix.empty() || !absl::EndsWith(file, "." + meta_suffix)) return false;
+    *prefix = file.substr(0, file.size() - meta_suffix.size() - 1);
+  }
+  absl::string_view rest = *prefix;
+  if (!absl::ConsumePrefix(&rest, base + "-") || rest.empty()) return false;
+  return std::all_of(rest.begin(), rest.end(), [](char c) { return c >= '0' && c <= '9'; });
+}
+
+// Removes what saves under `base` that were killed have left: this project's temporary files, and
+// data or .meta files of steps without an index. The caller holds the directory's lock, and has
+// committed its own index. What can't be removed is left.
+void CleanUp(FileSystem* fs, const std::string& prefix_base, const std::string& meta_suffix) {
+  const std::string dir = DirName(prefix_base), base = BaseName(prefix_base);
+  const absl::StatusOr<std::vector<std::string>> files = fs->List(dir);
+  if (!files.ok()) return;
+  const std::set<std::string> names(files->begin(), files->end());
+  for (const std::string& file : *files) {
+    std::string prefix;
+    if (absl::EndsWith(file, kTemporarySuffix)) {
+      if (absl::StartsWith(file, base)) fs->Unlink(JoinPath(dir, file)).IgnoreError();
+    } else if (IsLeftover(file, base, meta_suffix, &prefix) &&
+               names.count(IndexFileName(prefix)) == 0) {
+      fs->Unlink(JoinPath(dir, file)).IgnoreError();
+    }
+  }
+}
+
+// The index first: without it there is no checkpoint, whatever else is still there.
+void RemoveCheckpoint(FileSystem* fs, const std::string& prefix, const std::string& meta_suffix) {
+  fs->Unlink(IndexFileName(prefix)).IgnoreError();
+  const std::string dir = DirName(prefix), base = BaseName(prefix);
+  const absl::StatusOr<std::vector<std::string>> files = fs->List(dir);
+  if (!files.ok()) return;
+  for (const std::string& file : *files) {
+    std::string of;
+    int shard, count;
+    if (ParseDataFileName(file, &of, &shard, &count) && of == base) {
+      fs->Unlink(JoinPath(dir, file)).IgnoreError();
+    }
+  }
+  fs->Unlink(absl::StrCat(prefix, ".", meta_suffix)).IgnoreError();
+}
+
+}  // namespace
+
+struct Saver::Rep {
+  Rep(Graph* graph, SaverOptions options, std::vector<SaveItem> items)
+      : graph(graph), options(std::move(options)), items(std::move(items)) {
+    next_kept_time = WallSeconds() + this->options.keep_checkpoint_every_n_hours * 3600;
+  }
+
+  Graph* const graph;
+  const SaverOptions options;
+  const std::vector<SaveItem> items;  // By key.
+
+  Mutex graph_mu;  // For the two below.
+  std::optional<proto::SaverDef> def ABSL_GUARDED_BY(graph_mu);
+  struct {
+    int nodes = -1;
+    size_t collections = 0;
+    bool strip = false;
+    std::string bytes;
+  } meta ABSL_GUARDED_BY(graph_mu);  // The last .meta, used again while the graph is the same.
+
+  Mutex mu;
+  CondVar changed;
+  bool saving ABSL_GUARDED_BY(mu) = false;  // The memory below is the saving thread's then.
+  std::unique_ptr<Job> queued ABSL_GUARDED_BY(mu);
+  bool stop ABSL_GUARDED_BY(mu) = false;
+  absl::Status background ABSL_GUARDED_BY(mu);  // Of a background save, until somebody asks.
+  SaveStats stats ABSL_GUARDED_BY(mu);
+  std::vector<std::pair<std::string, double>> last ABSL_GUARDED_BY(mu);
+  double next_kept_time ABSL_GUARDED_BY(mu) = 0;
+  double last_preserved_time ABSL_GUARDED_BY(mu) = 0;
+  std::thread worker ABSL_GUARDED_BY(mu);
+
+  StagingRing ring;
+  std::unique_ptr<ShadowPool> pool;
+
+  // ---- The graph ----
+  absl::StatusOr<proto::SaverDef> Def() ABSL_EXCLUSIVE_LOCKS_REQUIRED(graph_mu) {
+    if (!def) {
+      SaveNodesOptions nodes;
+      if (!options.name.empty()) nodes.name = options.name;
+      nodes.filename = options.filename;
+      nodes.reshape = options.reshape;
+      nodes.restore_sequentially = options.restore_sequentially;
+      FERRY_ASSIGN_OR_RETURN(proto::SaverDef made, AddSaveNodes(graph, items, nodes));
+      made.set_max_to_keep(options.max_to_keep);
+      made.set_keep_checkpoint_every_n_hours(
+          static_cast<float>(options.keep_checkpoint_every_n_hours));
+      def = made;
+    }
+    return *def;
+  }
+
+  absl::StatusOr<std::string> MetaBytes(bool strip) {
+    MutexLock lock(&graph_mu);
+    FERRY_ASSIGN_OR_RETURN(const proto::SaverDef saver_def, Def());
+    size_t collections = 0;
+    for (const auto& [name, c] : graph->collections()) {
+      collections += name.size() + c.ByteSizeLong() + 1;
+    }
+    if (meta.nodes != graph->num_nodes() || meta.collections != collections ||
+        meta.strip != strip) {
+      ExportOptions exporting;
+      exporting.saver_def = &saver_def;
+      exporting.strip_default_attrs = strip;
+      FERRY_ASSIGN_OR_RETURN(proto::MetaGraphDef exported, ExportMetaGraph(*graph, exporting));
+      FERRY_ASSIGN_OR_RETURN(meta.bytes, SerializeMetaGraph(exported));
+      meta.nodes = graph->num_nodes();
+      meta.collections = collections;
+      meta.strip = strip;
+    }
+    return meta.bytes;
+  }
+
+  absl::StatusOr<Variable*> Find(Session* session, const SaveItem& item) const {
+    const Node* n = item.variable.node;
+    FERRY_ASSIGN_OR_RETURN(std::string name, StoredName(n->attrs(), n->name()));
+    return session->variables()->LookupOrCreate(name, BaseType(n->output_type(0)),
+                                                n->output_shape(0));
+  }
+
+  // ---- Saving ----
+  absl::StatusOr<std::unique_ptr<Job>> Prepare(Session* session, const std::string& prefix,
+                                               const SaveOptions& save, ShadowPool* shadow) {
+    auto job = std::make_unique<Job>();
+    job->start = Monotonic();
+    job->fs = session->file_system();
+    job->options = save;
+    job->base = job->prefix = prefix;
+    const std::string state = StateFileName(save);
+    if (state.find('/') != std::string::npos) {
+      return InvalidArgument("'latest_filename' must not contain path components: '", state, "'");
+    }
+    if (save.global_step) {
+      if (*save.global_step < 0) {
+        return InvalidArgument("global_step is ", *save.global_step, "; it must not be negative");
+      }
+      job->prefix = options.pad_step_number
+                        ? absl::StrFormat("%s-%08d", prefix, *save.global_step)
+                        : absl::StrFormat("%s-%d", prefix, *save.global_step);
+    } else if (BaseName(prefix) == state) {
+      return InvalidArgument("'latest_filename' collides with 'save_path': '", state, "' and '",
+                             prefix, "'");
+    }
+    if (save.write_meta_graph) {
+      FERRY_ASSIGN_OR_RETURN(job->meta, MetaBytes(save.strip_default_attrs));
+    }
+    std::vector<Variable*> variables;
+    for (const SaveItem& item : items) {
+      FERRY_ASSIGN_OR_RETURN(Variable * v, Find(session, item));
+      variables.push_back(v);
+    }
+    FERRY_ASSIGN_OR_RETURN(job->snapshot,
+                           Snapshot::Take(session->variables(), variables, shadow));
+    return job;
+  }
+
+  // Writes the checkpoint, then the state file; evicts. Runs on one thread at a time.
+  absl::Status Write(Job* job, SaveStats* done) {
+    FERRY_RETURN_IF_ERROR(ring.Init(4, size_t{4} << 20));
+    BundleWriterOptions writing;
+    writing.ring = &ring;
+    // Holds the directory's lock until the end of this function.
+    FERRY_ASSIGN_OR_RETURN(std::unique_ptr<BundleWriter> writer,
+                           BundleWriter::Open(job->fs, job->prefix, writing));
+    for (int i = 0; i < job->snapshot->size(); ++i) {
+      const SaveItem& item = items[static_cast<size_t>(i)];
+      const Variable& v = job->snapshot->variable(i);
+      const TensorShape& shape = job->snapshot->shape(i);
+      SnapshotSource source(job->snapshot.get(), i);
+      absl::Status status;
+      if (item.slice.empty()) {
+        status = v.dtype() == DType::kString
+                     ? writer->Add(item.key, job->snapshot->strings(i))
+                     : writer->Add(item.key, v.dtype(), shape, &source);
+      } else {
+        FERRY_ASSIGN_OR_RETURN(const ShapeAndSlice part, ParseShapeAndSlice(item.slice));
+        if (part.shape != shape) {
+          return InvalidArgument("variable '", v.name(), "' has the shape ", shape.DebugString(),
+                                 "; its slice '", item.slice, "' of '", item.key, "' has ",
+                                 part.shape.DebugString());
+        }
+        status = v.dtype() == DType::kString
+                     ? writer->AddSlice(item.key, part.full_shape, part.slice,
+                                        job->snapshot->strings(i))
+                     : writer->AddSlice(item.key, v.dtype(), part.full_shape, part.slice, &source);
+      }
+      FERRY_RETURN_IF_ERROR(status);
+      done->bytes += static_cast<int64_t>(job->snapshot->bytes(i));
+    }
+    done->snapshot = job->snapshot->stats();
+    job->snapshot.reset();  // Training needs no more copies.
+    FERRY_RETURN_IF_ERROR(writer->FinishData());
+    if (job->options.write_meta_graph) {
+      FERRY_RETURN_IF_ERROR(WriteFileAtomically(
+          job->fs, absl::StrCat(job->prefix, ".", job->options.meta_graph_suffix), job->meta));
+    }
+    FERRY_RETURN_IF_ERROR(writer->Commit());
+    done->write_method = writer->write_method();
+    if (job->options.write_state) FERRY_RETURN_IF_ERROR(Record(*job));
+    CleanUp(job->fs, job->base, job->options.meta_graph_suffix);
+    done->seconds = Monotonic() - job->start;
+    return absl::OkStatus();
+  }
+
+  absl::Status Record(const Job& job) {
+    std::vector<std::string> evicted, paths;
+    std::vector<double> times;
+    double preserved = 0;
+    {
+      MutexLock lock(&mu);
+      const std::string& path = job.prefix;
+      last.erase(std::remove_if(last.begin(), last.end(),
+                                [&](const auto& p) { return p.first == path; }),
+                 last.end());
+      last.emplace_back(path, WallSeconds());
+      // All that are due go, not only one a save: a lowered max_to_keep takes effect at once.
+      while (options.max_to_keep > 0 && last.size() > static_cast<size_t>(options.max_to_keep)) {
+        const auto [oldest, time] = last.front();
+        last.erase(last.begin());
+        if (std::isinf(time)) continue;  // Protected: see set_last_checkpoints.
+        if (time > next_kept_time) {
+          next_kept_time += options.keep_checkpoint_every_n_hours * 3600;
+          last_preserved_time = time;
+        } else {
+          evicted.push_back(oldest);
+        }
+      }
+      for (const auto& [p, time] : last) {
+        paths.push_back(p);
+        times.push_back(time);
+      }
+      preserved = last_preserved_time;
+    }
+    FERRY_RETURN_IF_ERROR(UpdateCheckpointState(job.fs, DirName(job.prefix), job.prefix, paths,
+                                                times, preserved, StateFileName(job.options),
+                                                options.save_relative_paths));
+    for (const std::string& p : evicted) {
+      RemoveCheckpoint(job.fs, p, job.options.meta_graph_suffix);
+    }
+    return absl::OkStatus();
+  }
+
+  // ---- The background thread ----
+  void Work() {
+    for (;;) {
+      std::unique_ptr<Job> job;
+      {
+        MutexLock lock(&mu);
+        while (!queued && !stop) changed.Wait(&mu);
+        if (!queued) return;
+        job = std::move(queued);
+      }
+      SaveStats done;
+      absl::Status status = Write(job.get(), &done);
+      job.reset();  // Unmarks the variables when the save failed.
+      MutexLock lock(&mu);
+      if (status.ok()) {
+        stats = done;
+      } else {
+        KeepFirst(&background, std::move(status));
+      }
+      saving = false;
+      changed.SignalAll();
+    }
+  }
+
+  // Waits until no save is under way, and takes the right to save.
+  void BeginSaving() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    while (saving) changed.Wait(&mu);
+    saving = true;
+  }
+  void EndSaving() {
+    MutexLock lock(&mu);
+    saving = false;
+    changed.SignalAll();
+  }
+};
+
+Saver::Saver(std::unique_ptr<Rep> rep) : rep_(std::move(rep)) {}
+
+Saver::~Saver() {
+  std::thread worker;
+  {
+    MutexLock lock(&rep_->mu);
+    while (rep_->saving) rep_->changed.Wait(&rep_->mu);
+    rep_->stop = true;
+    rep_->changed.SignalAll();
+    worker = std::move(rep_->worker);
+  }
+  if (worker.joinable()) worker.join();
+  MutexLock lock(&rep_->mu);
+  if (!rep_->background.ok()) {
+    std::fprintf(stderr, "ferry: a background save failed: %s\n",
+                 rep_->background.ToString().c_str());
+  }
+}
+
+namespace {
+
+// The saveable variables of a graph, with slices as their VariableDefs tell.
+absl::StatusOr<std::vector<SaveItem>> AllSaveable(const Graph& graph) {
+  std::vector<SaveItem> items;
+  std::set<std::string> seen;
+  for (const char* collection : {kGlobalVariables, "saveable_objects"}) {
+    FERRY_ASSIGN_OR_RETURN(std::vector<proto::VariableDef> defs,
+                           GetVariableCollection(graph, collection));
+    for (const proto::VariableDef& d : defs) {
+      if (!seen.insert(d.variable_name()).second) continue;
+      FERRY_ASSIGN_OR_RETURN(VariableHandle v, FromProto(graph, d));
+      SaveItem item{v.name(), v.ref, ""};
+      if (d.has_save_slice_info_def()) {
+        const proto::SaveSliceInfoDef& s = d.save_slice_info_def();
+        item.key = s.full_name();
+        for (int64_t n : s.full_shape()) absl::StrAppend(&item.slice, n, " ");
+        for (int i = 0; i < s.var_offset_size() && i < s.var_shape_size(); ++i) {
+          absl::StrAppend(&item.slice, i ? ":" : "", s.var_offset(i), ",", s.var_shape(i));
+        }
+      }
+      items.push_back(std::move(item));
+    }
+  }
+  return items;
+}
+
+absl::Status CheckItems(const std::vector<SaveItem>& items, bool allow_empty) {
+  if (items.empty() && !allow_empty) return InvalidArgument("No variables to save");
+  for (size_t i = 1; i < items.size(); ++i) {
+    if (items[i].key == items[i - 1].key && (items[i].slice.empty() || items[i - 1].slice.empty())) {
+      return InvalidArgument("At least two variables have the same name: ", items[i].key);
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Saver>> Saver::Create(Graph* graph, const SaverOptions& options) {
+  if (options.max_to_keep < 0) {
+    return InvalidArgument("max_to_keep is ", options.max_to_keep, "; 0 keeps all checkpoints");
+  }
+  std::vector<SaveItem> items;
+  if (!options.var_map.empty() && !options.var_list.empty()) {
+    return InvalidArgument("a Saver takes a list of variables or a map, not both");
+  }
+  for (const auto& [key, v] : options.var_map) items.push_back({key, v.ref, ""});
+  for (const VariableHandle& v : options.var_list) {
+    if (!v) return InvalidArgument("a variable in the Saver's list is empty");
+    items.push_back({v.name(), v.ref, ""});
+  }
+  if (items.empty()) {
+    FERRY_ASSIGN_OR_RETURN(items, AllSaveable(*graph));
+  }
+  std::stable_sort(items.begin(), items.end(),
+                   [](const SaveItem& a, const SaveItem& b) { return a.key < b.key; });
+  FERRY_RETURN_IF_ERROR(CheckItems(items, options.allow_empty));
+  return std::unique_ptr<Saver>(
+      new Saver(std::make_unique<Rep>(graph, options, std::move(items))));
+}
+
+absl::StatusOr<std::unique_ptr<Saver>> Saver::FromProto(Graph* graph, const proto::SaverDef& def) {
+  FERRY_ASSIGN_OR_RETURN(std::vector<SaveItem> items, FindSaveItems(*graph, def));
+  std::stable_sort(items.begin(), items.end(),
+                   [](const SaveItem& a, const SaveItem& b) { return a.key < b.key; });
+  FERRY_RETURN_IF_ERROR(CheckItems(items, false));
+  SaverOptions options;
+  options.max_to_keep = std::max(0, def.max_to_keep());
+  if (def.keep_checkpoint_every_n_hours() > 0) {
+    options.keep_checkpoint_every_n_hours = def.keep_checkpoint_every_n_hours();
+  }
+  std::unique_ptr<Saver> saver(
+      new Saver(std::make_unique<Rep>(graph, options, std::move(items))));
+  MutexLock lock(&saver->rep_->graph_mu);
+  saver->rep_->def = def;
+  return saver;
+}
+
+absl::StatusOr<std::string> Saver::Save(Session* session, const std::string& prefix,
+                                        const SaveOptions& options) {
+  if (rep_->items.empty()) return std::string();
+  {
+    MutexLock lock(&rep_->mu);
+    rep_->BeginSaving();
+  }
+  // Without a pool: a caller who waits for the save updates nothing meanwhile; other threads'
+  // updates wait for their variable to be staged.
+  absl::StatusOr<std::unique_ptr<Job>> job = rep_->Prepare(session, prefix, options, nullptr);
+  SaveStats done;
+  absl::Status status = job.ok() ? rep_->Write(job->get(), &done) : job.status();
+  std::string written;
+  if (job.ok()) {
+    written = (*job)->prefix;
+    job->reset();
+  }
+  if (status.ok()) {
+    MutexLock lock(&rep_->mu);
+    rep_->stats = done;
+  }
+  rep_->EndSaving();
+  if (!status.ok()) return status;
+  return written;
+}
+
+absl::StatusOr<bool> Saver::SaveAsync(Session* session, const std::string& prefix,
+                                      const SaveOptions& options, const AsyncSaveOptions& async) {
+  if (rep_->items.empty()) return false;
+  {
+    MutexLock lock(&rep_->mu);
+    if (rep_->saving && async.when_busy == WhenBusy::kSkip) return false;
+    while (rep_->saving) rep_->changed.Wait(&rep_->mu);
+    if (!rep_->background.ok()) {
+      absl::Status status = rep_->background;
+      rep_->background = absl::OkStatus();
+      return status;
+    }
+    rep_->saving = true;
+    if (!rep_->worker.joinable()) rep_->worker = std::thread([this] { rep_->Work(); });
+  }
+  if (!rep_->pool) {
+    int64_t limit = rep_->options.shadow_pool_bytes;
+    if (limit < 0) {
+      struct sysinfo info;
+      limit = sysinfo(&info) == 0
+                  ? static_cast<int64_t>(info.totalram) * static_cast<int64_t>(info.mem_unit) / 4
+                  : int64_t{1} << 30;
+    }
+    rep_->pool = std::make_unique<ShadowPool>(static_cast<size_t>(limit));
+  }
+  absl::StatusOr<std::unique_ptr<Job>> job =
+      rep_->Prepare(session, prefix, options, rep_->pool.get());
+  if (!job.ok()) {
+    rep_->EndSaving();
+    return job.status();
+  }
+  MutexLock lock(&rep_->mu);
+  rep_->queued = *std::move(job);
+  rep_->changed.SignalAll();
+  return true;
+}
+
+absl::Status Saver::WaitForPending() {
+  MutexLock lock(&rep_->mu);
+  while (rep_->saving) rep_->changed.Wait(&rep_->mu);
+  absl::Status status = rep_->background;
+  rep_->background = absl::OkStatus();
+  return status;
+}
+
+bool Saver::busy() const {
+  MutexLock lock(&rep_->mu);
+  return rep_->saving;
+}
+
+SaveStats Saver::last_stats() const {
+  MutexLock lock(&rep_->mu);
+  return rep_->stats;
+}
+
+absl::Status Saver::Restore(Session* session, const std::string& prefix) {
+  if (rep_->items.empty()) return absl::OkStatus();
+  // A save under way reads the variables that are about to change.
+  {
+    MutexLock lock(&rep_->mu);
+    rep_->BeginSaving();
+  }
+  struct Done {
+    Rep* rep;
+    ~Done() { rep->EndSaving(); }
+  } done{rep_.get()};
+
+  FERRY_ASSIGN_OR_RETURN(std::unique_ptr<BundleReader> reader,
+                         BundleReader::Open(session->file_system(), prefix));
+  // Everything that can be known without reading the data is checked first.
+  struct Target {
+    Variable* variable;
+    const BundleReader::Entry* entry;
+    std::optional<ShapeAndSlice> part;  // A slice of the entry, not the whole.
+    TensorShape shape;                  // The variable's.
+    Tensor fresh;
+  };
+  std::vector<Target> targets;
+  for (const SaveItem& item : rep_->items) {
+    Target t{};
+    FERRY_ASSIGN_OR_RETURN(t.variable, rep_->Find(session, item));
+    FERRY_ASSIGN_OR_RETURN(t.entry, reader->Lookup(item.key));
+    if (t.entry->dtype != t.variable->dtype()) {
+      return InvalidArgument("tensor_name = ", item.key, "; expected dtype ",
+                             DTypeWord(t.variable->dtype()), " does not equal original dtype ",
+                             DTypeWord(t.entry->dtype), " (checkpoint ", prefix, ")");
+    }
+    t.shape = t.entry->shape;
+    if (!item.slice.empty()) {
+      FERRY_ASSIGN_OR_RETURN(t.part, ParseShapeAndSlice(item.slice));
+      if (t.part->full_shape != t.entry->shape) {
+        return InvalidArgument("tensor_name = ", item.key, "; shape in shape_and_slice spec ",
+                               t.part->full_shape.DebugString(),
+                               " does not match the shape stored in checkpoint: ",
+                               t.entry->shape.DebugString());
+      }
+      t.shape = t.part->shape;
+    }
+    const PartialShape& declared = t.variable->declared_shape();
+    if (rep_->options.reshape && declared.fully_defined() &&
+        declared.num_elements() == t.shape.num_elements()) {
+      FERRY_ASSIGN_OR_RETURN(t.shape, declared.ToTensorShape());
+    }
+    if (!declared.CompatibleWith(PartialShape(t.shape))) {
+      return InvalidArgument(
+          "Assign requires shapes of both tensors to match. lhs shape= ", declared.DebugString(),
+          " rhs shape= ", t.shape.DebugString(), " (variable '", t.variable->name(), "', '",
+          item.key, "' in checkpoint ", prefix, ")");
+    }
+    FERRY_RETURN_IF_ERROR(reader->Check(*t.entry));
+    targets.push_back(std::move(t));
+  }
+
+  // Into fresh memory, so that an error leaves every variable as it was.
+  const bool fresh = [&] {
+    for (Target& t : targets) {
+      if (t.part || !BundleReader::CanReadInto(*t.entry)) continue;
+      absl::StatusOr<Tensor> memory = Tensor::Allocate(t.variable->dtype(), t.shape);
+      if (!memory.ok()) return false;
+      t.fresh = *std::move(memory);
+    }
+    return true;
+  }();
+  std::vector<BundleReader::Request> requests;
+  for (Target& t : targets) {
+    if (!fresh) t.fresh = Tensor();
+    if (t.part || !BundleReader::CanReadInto(*t.entry)) {
+      absl::StatusOr<Tensor> read =
+          t.part ? reader->ReadSlice(t.entry->name, t.part->slice, session->pool())
+                 : reader->Read(t.entry->name, session->pool());
+      if (!read.ok()) return read.status();
+      t.fresh = read->WithShape(t.shape);
+    } else {
+      requests.push_back({t.entry, fresh ? t.fresh.raw() : nullptr, absl::OkStatus()});
+    }
+  }
+  FERRY_RETURN_IF_ERROR(reader->ReadInto(absl::MakeSpan(requests), session->pool()));
+  if (fresh) {
+    WriterLock gate(&session->variables()->gate());
+    for (Target& t : targets) t.variable->SwapContents(&t.fresh);
+    return absl::OkStatus();
+  }
+
+  // No memory for a second copy: every byte was checked just now; read again, in place.
+  WriterLock gate(&session->variables()->gate());
+  std::vector<Target*> in_place;
+  requests.clear();
+  absl::Status status;
+  for (Target& t : targets) {
+    if (t.fresh.initialized()) {
+      t.variable->SwapContents(&t.fresh);
+      continue;
+    }
+    MutexLock lock(&t.variable->mu());
+    absl::StatusOr<Tensor*> memory = t.variable->TensorForOverwrite(t.shape);
+    if (!memory.ok()) {
+      status = memory.status();
+      break;
+    }
+    t.variable->Publish();
+    requests.push_back({t.entry, (*memory)->raw(), absl::OkStatus()});
+    in_place.push_back(&t);
+  }
+  if (status.ok()) status = reader->ReadInto(absl::MakeSpan(requests), session->pool());
+  if (status.ok()) return status;
+  std::string lost;
+  for (Target* t : in_place) {
+    Tensor none;
+    t->variable->SwapContents(&none);
+    absl::StrAppend(&lost, lost.empty() ? "" : ", ", t->variable->name());
+  }
+  return Annotate(status, absl::StrCat("restoring in place, for want of memory, failed and left "
+                                       "these variables uninitialised: ", lost));
+}
+
+std::vector<std::string> Saver::last_checkpoints() const {
+  MutexLock lock(&rep_->mu);
+  std::vector<std::string> paths;
+  for (const auto& [path, time] : rep_->last) paths.push_back(path);
+  return paths;
+}
+
+void Saver::set_last_checkpoints(const std::vector<std::string>& paths) {
+  std::vector<std::pair<std::string, double>> timed;
+  for (const std::string& p : paths) {
+    timed.emplace_back(p, std::numeric_limits<double>::infinity());
+  }
+  set_last_checkpoints_with_time(timed);
+}
+
+void Saver::set_last_checkpoints_with_time(
+    const std::vector<std::pair<std::string, double>>& paths) {
+  MutexLock lock(&rep_->mu);
+  rep_->last = paths;
+}
+
+absl::Status Saver::recover_last_checkpoints(FileSystem* fs,
+                                             const std::vector<std::string>& paths) {
+  std::vector<std::pair<std::string, double>> found;
+  for (const std::string& p : paths) {
+    absl::StatusOr<FileInfo> info = fs->Stat(IndexFileName(p));
+    if (absl::IsNotFound(info.status())) continue;
+    if (!info.ok()) return info.status();
+    found.emplace_back(p, static_cast<double>(info->mtime_ns) * 1e-9);
+  }
+  set_last_checkpoints_with_time(found);
+  return absl::OkStatus();
+}
+
+absl::Status Saver::RecoverFromState(FileSystem* fs, const std::string& dir,
+                                     const std::string& latest_filename) {
+  const absl::StatusOr<proto::CheckpointState> state = GetCheckpointState(
+      fs, dir, latest_filename.empty() ? kStateFileName : latest_filename);
+  if (absl::IsNotFound(state.status())) return absl::OkStatus();
+  if (!state.ok()) return state.status();
+  return recover_last_checkpoints(fs, {state->all_model_checkpoint_paths().begin(),
+                                       state->all_model_checkpoint_paths().end()});
+}
+
+absl::StatusOr<proto::SaverDef> Saver::as_saver_def() {
+  MutexLock lock(&rep_->graph_mu);
+  return rep_->Def();
+}
+
+absl::StatusOr<proto::MetaGraphDef> Saver::export_meta_graph(const ExportOptions& options) {
+  MutexLock lock(&rep_->graph_mu);
+  FERRY_ASSIGN_OR_RETURN(const proto::SaverDef def, rep_->Def());
+  ExportOptions with = options;
+  with.saver_def = &def;
+  return ExportMetaGraph(*rep_->graph, with);
+}
+
+const std::vector<SaveItem>& Saver::items() const { return rep_->items; }
+
+}  // namespace ferry

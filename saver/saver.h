@@ -1,0 +1,137 @@
+// Saver: saves a session's variables into TensorFlow checkpoints and restores them, as
+// tf.compat.v1.train.Saver does, durably and without stopping training.
+//
+//   FERRY_ASSIGN_OR_RETURN(std::unique_ptr<Saver> saver, Saver::Create(&graph));
+//   FERRY_ASSIGN_OR_RETURN(std::string path, saver->Save(&session, "dir/model.ckpt",
+//                                                        {.global_step = 100}));
+//   FERRY_RETURN_IF_ERROR(saver->Restore(&session, path));
+//
+// A save:
+//
+//   snapshot (the session's gate, a moment) ─▶ data through the staging ring ─▶ .meta ─▶ index
+//     ─▶ state file `checkpoint` ─▶ eviction of what retention no longer keeps
+//
+// The index's rename is what makes the checkpoint; before it the old one is whole, after it the
+// new one is. Everything that was written is synced when Save returns OK.
+#ifndef FERRY_SAVER_SAVER_H_
+#define FERRY_SAVER_SAVER_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "proto/saver.pb.h"
+#include "runtime/graph/graph.h"
+#include "runtime/graph/variables.h"
+#include "runtime/session/session.h"
+#include "saver/meta_graph.h"
+#include "saver/snapshot.h"
+
+namespace ferry {
+
+struct SaverOptions {
+  // What is saved, under which name: a list gives each variable its own name. Empty: all saveable
+  // variables, the collections "variables" and saveable objects of the graph.
+  std::vector<VariableHandle> var_list;
+  std::vector<std::pair<std::string, VariableHandle>> var_map;  // Instead of var_list.
+  bool reshape = false;      // Restore into variables of another shape, same number of elements.
+  int max_to_keep = 5;       // 0: all.
+  double keep_checkpoint_every_n_hours = 10000;
+  std::string name;          // Of the nodes' scope; "": "save".
+  bool restore_sequentially = false;
+  bool allow_empty = false;  // No variables at all is fine; Save then does nothing.
+  bool pad_step_number = false;       // "model.ckpt-00000100".
+  bool save_relative_paths = false;   // In the state file.
+  std::string filename = "model";     // The default of the node save/filename.
+  // Memory for old bytes of variables that training changes during a background save, at most.
+  // Negative: as much as the variables take, but no more than a quarter of the machine's memory.
+  int64_t shadow_pool_bytes = -1;
+};
+
+struct SaveOptions {
+  std::optional<int64_t> global_step;  // "prefix-N".
+  std::string latest_filename;         // Of the state file; "": "checkpoint".
+  std::string meta_graph_suffix = "meta";
+  bool write_meta_graph = true;
+  bool write_state = true;
+  bool strip_default_attrs = false;
+};
+
+enum class WhenBusy { kWait, kSkip };
+
+struct AsyncSaveOptions {
+  // A save is due while another one runs: wait for that one to end, or leave this one out.
+  WhenBusy when_busy = WhenBusy::kWait;
+};
+
+// What one save did.
+struct SaveStats {
+  int64_t bytes = 0;           // Of the variables.
+  double seconds = 0;          // From the cut to the end, durable.
+  std::string write_method;    // "io_uring O_DIRECT", ….
+  SnapshotStats snapshot;
+};
+
+// Thread-safe, but a Save and a Restore of one session at once are the caller's to avoid.
+class Saver {
+ public:
+  // `graph` must outlive the saver. InvalidArgument: "No variables to save", "At least two
+  // variables have the same name: a".
+  static absl::StatusOr<std::unique_ptr<Saver>> Create(Graph* graph,
+                                                       const SaverOptions& options = {});
+  // For a graph that was imported with this SaverDef.
+  static absl::StatusOr<std::unique_ptr<Saver>> FromProto(Graph* graph,
+                                                          const proto::SaverDef& def);
+  ~Saver();  // Waits for a save under way; its error, if nobody asked for it, is logged.
+  Saver(const Saver&) = delete;
+  Saver& operator=(const Saver&) = delete;
+
+  // Returns the prefix that was written. When it failed, the previous checkpoint is as it was.
+  absl::StatusOr<std::string> Save(Session* session, const std::string& prefix,
+                                   const SaveOptions& options = {});
+  // Takes the snapshot and returns; the rest happens on a thread of the saver's. False when it was
+  // skipped. An error of an earlier background save that nobody has been told of is returned here,
+  // and no save is started. The session must outlive the save.
+  absl::StatusOr<bool> SaveAsync(Session* session, const std::string& prefix,
+                                 const SaveOptions& options = {},
+                                 const AsyncSaveOptions& async = {});
+  // Waits for the background save; its error, told once.
+  absl::Status WaitForPending();
+  bool busy() const;
+  SaveStats last_stats() const;  // Of the last save that succeeded.
+
+  // Reads all of the saver's variables from the checkpoint, or, after an error, none.
+  absl::Status Restore(Session* session, const std::string& prefix);
+
+  // Paths that this saver wrote or was told of and retention still keeps, oldest first.
+  std::vector<std::string> last_checkpoints() const;
+  // As in TensorFlow, checkpoints that come without a time are never deleted: use the next one.
+  void set_last_checkpoints(const std::vector<std::string>& paths);
+  // With their times in seconds since 1970, from which keep_checkpoint_every_n_hours counts.
+  void set_last_checkpoints_with_time(const std::vector<std::pair<std::string, double>>& paths);
+  // Those of `paths` that exist, with the times of their files.
+  absl::Status recover_last_checkpoints(FileSystem* fs, const std::vector<std::string>& paths);
+  // The same with what the directory's state file lists: what a resumed run calls, so that
+  // retention goes on where it stopped.
+  absl::Status RecoverFromState(FileSystem* fs, const std::string& dir,
+                                const std::string& latest_filename = "");
+
+  // Adds the save nodes to the graph at the first call.
+  absl::StatusOr<proto::SaverDef> as_saver_def();
+  absl::StatusOr<proto::MetaGraphDef> export_meta_graph(const ExportOptions& options = {});
+  const std::vector<SaveItem>& items() const;
+
+ private:
+  struct Rep;
+  explicit Saver(std::unique_ptr<Rep> rep);
+  std::unique_ptr<Rep> rep_;
+};
+
+}  // namespace ferry
+
+#endif  // FERRY_SAVER_SAVER_H_

@@ -1,0 +1,341 @@
+// The `ferry` command: trains, and looks at what training left. Each subcommand is a function
+// below; what they do lies in the other files of this folder.
+#include <unistd.h>
+
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+#include <iostream>
+#include <string>
+
+#include "CLI/CLI.hpp"
+#include "fmt/format.h"
+#include "runtime/base/file_system.h"
+#include "runtime/base/status.h"
+#include "runtime/base/thread_pool.h"
+#include "saver/checkpoint_reader.h"
+#include "saver/checkpoint_state.h"
+#include "tools/allocation_count.h"
+#include "tools/bench.h"
+#include "tools/graph_drawing.h"
+#include "tools/graph_summary.h"
+#include "tools/npy.h"
+#include "tools/train.h"
+
+namespace ferry {
+namespace {
+
+// A flag, so that the handler does nothing else.
+std::atomic<bool> stop_asked{false};
+void OnSignal(int) { stop_asked.store(true); }
+
+void Print(const Json& json) {
+  // Names may hold any bytes; JSON can't.
+  std::cout << json.dump(2, ' ', false, Json::error_handler_t::replace) << "\n";
+}
+
+absl::Status CheckDevice(const std::string& device) {
+  if (device != "gpu") return absl::OkStatus();
+  return FailedPrecondition(
+      "--device gpu: this ferry was built without a CUDA device; use --device cpu or auto");
+}
+
+// ---- train ----
+struct TrainCommand {
+  TrainOptions options;
+  std::string device = "auto";
+  std::string hidden = "128,64";
+  bool json = false;
+
+  void Register(CLI::App* app) {
+    app->add_option("--model_dir", options.model_dir,
+                    "Folder of the checkpoints, event files and pictures")
+        ->required();
+    app->add_option("--device", device, "auto, cpu or gpu")
+        ->check(CLI::IsMember({"auto", "cpu", "gpu"}))
+        ->capture_default_str();
+    app->add_option("--steps", options.steps, "Train up to this step")->capture_default_str();
+    app->add_option("--batch_size", options.batch_size, "Examples a step")->capture_default_str();
+    app->add_option("--hidden", hidden, "Sizes of the hidden layers, separated by commas")
+        ->capture_default_str();
+    app->add_option("--optimizer", options.optimizer, "adam, sgd or momentum")
+        ->check(CLI::IsMember({"adam", "sgd", "momentum"}))
+        ->capture_default_str();
+    app->add_option("--learning_rate", options.learning_rate,
+                    "Default: 0.001 for adam, 0.01 for momentum, 0.1 for sgd");
+    app->add_option("--save_checkpoints_steps", options.save_checkpoints_steps,
+                    "Save every so many steps")
+        ->capture_default_str();
+    app->add_option("--keep_checkpoint_max", options.keep_checkpoint_max,
+                    "Keep the newest so many checkpoints; 0 keeps all")
+        ->capture_default_str();
+    app->add_option("--summary_steps", options.summary_steps,
+                    "Record loss and accuracy every so many steps")
+        ->capture_default_str();
+    app->add_flag("--skip_busy_saves", options.skip_busy_saves,
+                  "Skip a save that is due while another one runs, instead of waiting for it");
+    app->add_option("--data", options.data,
+                    "A folder with MNIST's IDX files (.gz too), or a CSV file like the digits'; "
+                    "default: the built-in digits");
+    app->add_option("--seed", options.seed, "Of the initial values and the order of the data")
+        ->capture_default_str();
+    app->add_option("--threads", options.threads, "0: as many as there are cores")
+        ->capture_default_str();
+    app->add_flag("--json", json, "Print one JSON object");
+  }
+
+  absl::Status Run() {
+    FERRY_RETURN_IF_ERROR(CheckDevice(device));
+    options.hidden.clear();
+    for (absl::string_view rest = hidden; !rest.empty();) {
+      const size_t comma = rest.find(',');
+      const std::string part(rest.substr(0, comma));
+      char* end = nullptr;
+      const long long n = std::strtoll(part.c_str(), &end, 10);
+      if (part.empty() || *end != '\0' || n < 1) {
+        return InvalidArgument("--hidden '", hidden, "': expected sizes like 128,64");
+      }
+      options.hidden.push_back(n);
+      rest = comma == absl::string_view::npos ? absl::string_view() : rest.substr(comma + 1);
+    }
+    options.stop = &stop_asked;
+    options.show_progress = isatty(STDERR_FILENO) != 0;
+    std::signal(SIGTERM, OnSignal);
+    std::signal(SIGINT, OnSignal);
+    FERRY_ASSIGN_OR_RETURN(const TrainReport r, Train(FileSystem::Posix(), options));
+    if (json) {
+      Print({{"first_step", r.first_step},
+             {"last_step", r.last_step},
+             {"stopped", r.stopped},
+             {"loss", r.loss},
+             {"train_accuracy", r.train_accuracy},
+             {"test_accuracy", r.test_accuracy},
+             {"steps_per_second", r.steps_per_second},
+             {"saves", r.saves},
+             {"skipped_saves", r.skipped_saves},
+             {"checkpoint", r.checkpoint},
+             {"event_file", r.event_file},
+             {"graph_file", r.graph_file},
+             {"chart_file", r.chart_file}});
+      return absl::OkStatus();
+    }
+    fmt::print("{} at step {} (from {}, {:.0f} steps/s, {} saves)\n",
+               r.stopped ? "stopped" : "done", r.last_step, r.first_step, r.steps_per_second,
+               r.saves);
+    fmt::print("test accuracy   {:.4f}\n", r.test_accuracy);
+    fmt::print("train accuracy  {:.4f}\n", r.train_accuracy);
+    fmt::print("checkpoint      {}\n", r.checkpoint);
+    fmt::print("event file      {}   (tensorboard --logdir {})\n", r.event_file,
+               options.model_dir);
+    fmt::print("curves          {}\n", r.chart_file);
+    fmt::print("graph           {}   (ferry summary {} --svg graph.svg draws it)\n", r.graph_file,
+               r.graph_file);
+    if (r.stopped) fmt::print("Run the same command again to go on.\n");
+    return absl::OkStatus();
+  }
+};
+
+// ---- inspect ----
+struct InspectCommand {
+  std::string what, tensor_name, npy;
+  bool all_tensors = false, json = false;
+
+  void Register(CLI::App* app) {
+    app->add_option("checkpoint", what, "A checkpoint's prefix, or a folder of checkpoints")
+        ->required();
+    app->add_flag("--all_tensors", all_tensors, "Print the values too");
+    CLI::Option* name =
+        app->add_option("--tensor_name", tensor_name, "Print the value of this tensor");
+    app->add_option("--npy", npy, "Write that tensor to a NumPy file")->needs(name);
+    app->add_flag("--json", json, "Print one JSON object");
+  }
+
+  absl::Status Run() {
+    FileSystem* fs = FileSystem::Posix();
+    FERRY_ASSIGN_OR_RETURN(std::unique_ptr<CheckpointReader> reader,
+                           CheckpointReader::Open(fs, what));
+    const std::vector<CheckpointReader::TensorInfo> all = reader->Tensors();
+    if (!tensor_name.empty()) {
+      FERRY_ASSIGN_OR_RETURN(Tensor t, reader->GetTensor(tensor_name));
+      if (!npy.empty()) return WriteNpy(fs, npy, t);
+      fmt::print("{}\n", t.DebugString(1 << 20));
+      return absl::OkStatus();
+    }
+    int64_t parameters = 0;
+    Json tensors = Json::array();
+    for (const CheckpointReader::TensorInfo& t : all) {
+      parameters += t.shape.num_elements();
+      if (json) {
+        tensors.push_back({{"name", t.name},
+                           {"dtype", DTypeName(t.dtype)},
+                           {"shape", std::vector<int64_t>(t.shape.dims().begin(),
+                                                          t.shape.dims().end())},
+                           {"crc32c", t.crc32c}});
+        continue;
+      }
+      fmt::print("{} ({}) {}\n", t.name, DTypeEnumName(t.dtype), t.shape.DebugString());
+      if (all_tensors) {
+        FERRY_ASSIGN_OR_RETURN(Tensor value, reader->GetTensor(t.name));
+        fmt::print("  {}\n", value.DebugString(1 << 20));
+      }
+    }
+    if (json) {
+      Print({{"tensors", tensors}, {"parameters", parameters}, {"shards", reader->num_shards()}});
+    } else {
+      fmt::print("{}: {} tensors, {} parameters, {} shard{}\n", reader->prefix(), all.size(),
+                 parameters, reader->num_shards(), reader->num_shards() == 1 ? "" : "s");
+    }
+    return absl::OkStatus();
+  }
+};
+
+// ---- verify ----
+struct VerifyCommand {
+  std::string what;
+  bool json = false;
+
+  void Register(CLI::App* app) {
+    app->add_option("checkpoint", what, "A checkpoint's prefix, or a folder of checkpoints")
+        ->required();
+    app->add_flag("--json", json, "Print one JSON object");
+  }
+
+  absl::Status Run() {
+    ThreadPool pool;
+    const VerifyReport r = VerifyCheckpoint(FileSystem::Posix(), what, &pool);
+    if (json) {
+      Json damage = Json::array();
+      for (const absl::Status& s : r.damage) damage.push_back(std::string(s.message()));
+      Print({{"prefix", r.prefix},
+             {"ok", r.damage.empty()},
+             {"tensors", r.tensors},
+             {"data_bytes", r.data_bytes},
+             {"damage", damage}});
+    } else {
+      for (const absl::Status& s : r.damage) fmt::print("damaged: {}\n", std::string(s.message()));
+    }
+    if (!r.damage.empty()) {
+      return DataLoss(r.prefix.empty() ? what : r.prefix, ": ", r.damage.size(),
+                      r.damage.size() == 1 ? " thing is" : " things are", " damaged");
+    }
+    if (!json) {
+      fmt::print("{}: sound: {} tensors, {} bytes, every crc checked\n", r.prefix, r.tensors,
+                 r.data_bytes);
+    }
+    return absl::OkStatus();
+  }
+};
+
+// ---- summary ----
+struct SummaryCommand {
+  std::string file, svg, dot;
+
+  void Register(CLI::App* app) {
+    app->add_option("file", file,
+                    "A GraphDef (.pb, .pbtxt), a .meta file, or a SavedModel's saved_model.pb")
+        ->required();
+    app->add_option("--svg", svg, "Draw the graph into this SVG file (needs Graphviz)");
+    app->add_option("--dot", dot, "Write the drawing as Graphviz's source");
+  }
+
+  absl::Status Run() {
+    FileSystem* fs = FileSystem::Posix();
+    FERRY_ASSIGN_OR_RETURN(const GraphFile graph, ReadGraphFile(fs, file));
+    const std::string source =
+        svg.empty() && dot.empty() ? "" : GraphToDot(graph.meta_graph.graph_def());
+    if (!dot.empty()) FERRY_RETURN_IF_ERROR(WriteFileAtomically(fs, dot, source));
+    if (!svg.empty()) {
+      FERRY_ASSIGN_OR_RETURN(const std::string picture, DotToSvg(source));
+      FERRY_RETURN_IF_ERROR(WriteFileAtomically(fs, svg, picture));
+    }
+    std::cout << SummarizeGraph(graph);
+    for (const std::string& f : {svg, dot}) {
+      if (!f.empty()) fmt::print("drawn in {}\n", f);
+    }
+    return absl::OkStatus();
+  }
+};
+
+// ---- bench ----
+struct BenchCommand {
+  BenchOptions options;
+  std::string what, device = "auto";
+  bool json = false;
+
+  void Register(CLI::App* app) {
+    app->add_option("what", what, "save, restore, run or train")
+        ->required()
+        ->check(CLI::IsMember({"save", "restore", "run", "train"}));
+    app->add_option("--mib", options.mib, "MiB of variables")->capture_default_str();
+    app->add_option("--tensors", options.tensors, "In so many variables")->capture_default_str();
+    app->add_option("--dir", options.dir, "Where the files go (they are removed)")
+        ->capture_default_str();
+    app->add_option("--rounds", options.rounds, "Interleaved rounds; figures are medians")
+        ->capture_default_str();
+    app->add_option("--threads", options.threads, "0: as many as there are cores")
+        ->capture_default_str();
+    app->add_option("--device", device, "auto, cpu or gpu")
+        ->check(CLI::IsMember({"auto", "cpu", "gpu"}));
+    app->add_flag("--json", json, "Print one JSON object");
+  }
+
+  absl::Status Run() {
+    FERRY_RETURN_IF_ERROR(CheckDevice(device));
+    options.allocations = &AllocationCount;
+    absl::StatusOr<Json> r = what == "save"      ? BenchSave(options)
+                             : what == "restore" ? BenchRestore(options)
+                             : what == "run"     ? BenchRun(options)
+                                                 : BenchTrain(options);
+    if (!r.ok()) return r.status();
+    if (json) {
+      Print(*r);
+    } else {
+      for (const auto& [key, value] : r->items()) {
+        std::cout << fmt::format("{:<40}", key)
+                  << (value.is_string() ? value.get<std::string>() : value.dump()) << "\n";
+      }
+    }
+    return absl::OkStatus();
+  }
+};
+
+template <typename Command>
+void Add(CLI::App* app, const char* name, const char* help, Command* command,
+         absl::Status* status) {
+  CLI::App* sub = app->add_subcommand(name, help);
+  command->Register(sub);
+  sub->callback([command, status] { *status = command->Run(); });
+}
+
+int Main(int argc, char** argv) {
+  CLI::App app{"Trains small models, and looks after TensorFlow checkpoints."};
+  app.name("ferry");
+  app.require_subcommand(1);
+  absl::Status status;
+  TrainCommand train;
+  InspectCommand inspect;
+  VerifyCommand verify;
+  SummaryCommand summary;
+  BenchCommand bench;
+  Add(&app, "train", "Train on digits; resumes from the newest checkpoint", &train, &status);
+  Add(&app, "inspect", "List a checkpoint's tensors, or print one", &inspect, &status);
+  Add(&app, "verify", "Read every byte of a checkpoint and say what is damaged", &verify, &status);
+  Add(&app, "summary", "Describe a graph in words, or draw it", &summary, &status);
+  Add(&app, "bench", "Measure saving, restoring, running and training", &bench, &status);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    // Help that was asked for is no error; anything else is wrong usage.
+    return app.exit(e) == 0 ? 0 : 2;
+  }
+  if (status.ok()) return 0;
+  std::cout.flush();
+  std::cerr << "ferry: " << absl::StatusCodeToString(status.code()) << ": " << status.message()
+            << "\n";
+  return 1;
+}
+
+}  // namespace
+}  // namespace ferry
+
+int main(int argc, char** argv) { return ferry::Main(argc, argv); }

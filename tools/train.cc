@@ -1,0 +1,327 @@
+#include "tools/train.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <numeric>
+
+#include "fmt/format.h"
+#include "google/protobuf/text_format.h"
+#include "runtime/base/status.h"
+#include "runtime/graph/ops.h"
+#include "runtime/graph/optimizer.h"
+#include "runtime/graph/variables.h"
+#include "runtime/session/session.h"
+#include "saver/checkpoint_state.h"
+#include "saver/event_writer.h"
+#include "saver/saver.h"
+#include "tools/chart.h"
+
+namespace ferry {
+namespace {
+
+double Seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+// SplitMix64 (Steele, Lea and Flood, 2014): a small generator whose numbers are the same on every
+// machine, which the standard library's distributions don't promise.
+uint64_t Mix(uint64_t* state) {
+  uint64_t z = (*state += 0x9e3779b97f4a7c15u);
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return z ^ (z >> 31);
+}
+
+absl::Status CheckOptions(const TrainOptions& o) {
+  auto positive = [](const char* what, int64_t v) -> absl::Status {
+    if (v >= 1) return absl::OkStatus();
+    return InvalidArgument(what, " is ", v, "; it must be at least 1");
+  };
+  if (o.model_dir.empty()) return InvalidArgument("no model directory: pass --model_dir DIR");
+  FERRY_RETURN_IF_ERROR(positive("--steps", o.steps));
+  FERRY_RETURN_IF_ERROR(positive("--batch_size", o.batch_size));
+  FERRY_RETURN_IF_ERROR(positive("--save_checkpoints_steps", o.save_checkpoints_steps));
+  FERRY_RETURN_IF_ERROR(positive("--summary_steps", o.summary_steps));
+  for (int64_t h : o.hidden) FERRY_RETURN_IF_ERROR(positive("a size in --hidden", h));
+  if (o.keep_checkpoint_max < 0) return InvalidArgument("--keep_checkpoint_max is negative");
+  if (!(o.learning_rate >= 0) || !std::isfinite(o.learning_rate)) {
+    return InvalidArgument("--learning_rate must be a positive number");
+  }
+  if (o.optimizer != "adam" && o.optimizer != "sgd" && o.optimizer != "momentum") {
+    return InvalidArgument("--optimizer is '", o.optimizer, "'; there are adam, sgd and momentum");
+  }
+  return absl::OkStatus();
+}
+
+// Writes "step 1200/2000  loss 0.0123  …" over and over in one line.
+class Progress {
+ public:
+  explicit Progress(bool shown) : shown_(shown) {}
+  ~Progress() {
+    if (shown_ && drawn_) std::fputc('\n', stderr);
+  }
+  void Update(int64_t step, int64_t steps, double loss, double rate) {
+    const double now = Seconds();
+    if (!shown_ || (now - last_ < 0.1 && step != steps)) return;
+    last_ = now;
+    drawn_ = true;
+    const int filled = static_cast<int>(30 * step / std::max<int64_t>(steps, 1));
+    const std::string line =
+        fmt::format("\r[{:-<30}] step {}/{}  loss {:.4f}  {:.0f} steps/s ",
+                    std::string(static_cast<size_t>(filled), '#'), step, steps, loss, rate);
+    std::fputs(line.c_str(), stderr);
+    std::fflush(stderr);
+  }
+
+ private:
+  const bool shown_;
+  bool drawn_ = false;
+  double last_ = 0;
+};
+
+// The curve over all starts of this model directory, from its event files.
+absl::Status DrawChart(FileSystem* fs, const TrainOptions& options, const std::string& title,
+                       const std::string& path) {
+  FERRY_ASSIGN_OR_RETURN(std::vector<std::string> files, ListEventFiles(fs, options.model_dir));
+  std::vector<ChartPoint> loss, accuracy, test;
+  Chart chart;
+  for (const std::string& file : files) {
+    absl::StatusOr<EventFileContents> contents = ReadEvents(fs, file);
+    if (!contents.ok()) continue;  // A damaged one leaves a gap in a picture, no more.
+    bool first = true;
+    for (const proto::Event& e : contents->events) {
+      const double x = static_cast<double>(e.step());
+      for (const proto::Summary::Value& v : e.summary().value()) {
+        std::vector<ChartPoint>* points = v.tag() == "loss"            ? &loss
+                                          : v.tag() == "accuracy"      ? &accuracy
+                                          : v.tag() == "test_accuracy" ? &test
+                                                                       : nullptr;
+        if (!points) continue;
+        if (first) {
+          // What an earlier start recorded past its last checkpoint was done again here.
+          first = false;
+          if (!loss.empty()) chart.marks.push_back(x);
+          for (auto* curve : {&loss, &accuracy}) {
+            while (!curve->empty() && curve->back().x >= x) curve->pop_back();
+          }
+        }
+        points->push_back({x, v.simple_value()});
+      }
+    }
+  }
+  chart.title = title;
+  chart.marks_label = "resumed";
+  chart.panels.push_back({"loss", {{"training batch", loss, /*smooth=*/true}}, /*log_y=*/true});
+  chart.panels.push_back(
+      {"accuracy", {{"training batch", accuracy, /*smooth=*/true}, {"test", test, false}}, false});
+  return WriteFileAtomically(fs, path, ChartToSvg(chart));
+}
+
+// Predictions over a whole data set, in one Run.
+absl::StatusOr<double> Accuracy(Session* session, const Examples& examples, int64_t features) {
+  FERRY_ASSIGN_OR_RETURN(Tensor x, Tensor::Allocate(DType::kFloat, {examples.size(), features}));
+  std::copy(examples.features.begin(), examples.features.end(), x.data<float>());
+  std::vector<Tensor> out;
+  FERRY_RETURN_IF_ERROR(
+      session->Run({{"x", x}, {"y", Tensor::Of<int64_t>(examples.labels)}}, {"accuracy"}, {}, &out));
+  return out[0].scalar<float>();
+}
+
+}  // namespace
+
+const std::vector<int64_t>& BatchOrder::Rows(int64_t step) {
+  batch_.clear();
+  for (int64_t i = 0; i < batch_size_; ++i) {
+    const int64_t at = step * batch_size_ + i;
+    if (at / rows_ != epoch_) {
+      epoch_ = at / rows_;
+      permutation_.resize(static_cast<size_t>(rows_));
+      std::iota(permutation_.begin(), permutation_.end(), 0);
+      uint64_t state = static_cast<uint64_t>(seed_) * 0x2545f4914f6cdd1du +
+                       static_cast<uint64_t>(epoch_);
+      for (size_t k = permutation_.size(); k > 1; --k) {
+        std::swap(permutation_[k - 1], permutation_[Mix(&state) % k]);
+      }
+    }
+    batch_.push_back(permutation_[static_cast<size_t>(at % rows_)]);
+  }
+  return batch_;
+}
+
+absl::Status BuildClassifier(const TrainOptions& options, int64_t features, int64_t classes,
+                             Graph* graph) {
+  graph->set_seed(options.seed);
+  const Scope root(graph);
+  const Output x = ops::Placeholder(root.WithOpName("x"), DType::kFloat, {-1, features});
+  const Output y = ops::Placeholder(root.WithOpName("y"), DType::kInt64, {-1});
+  auto layer = [&](const std::string& name, Output in, int64_t from, int64_t to) {
+    const Scope s = root.NewSubScope(name);
+    // Keeps the variance of the activations (He et al., "Delving deep into rectifiers", 2015).
+    VariableOptions weights;
+    weights.initializer =
+        TruncatedNormalInitializer(0, std::sqrt(2.0 / static_cast<double>(from)));
+    VariableOptions biases;
+    biases.initializer = ZerosInitializer();
+    const VariableHandle w = GetVariable(s, "weights", {from, to}, DType::kFloat, weights);
+    const VariableHandle b = GetVariable(s, "biases", {to}, DType::kFloat, biases);
+    return ops::BiasAdd(s, ops::MatMul(s, in, w.read), b.read);
+  };
+  Output h = x;
+  int64_t width = features;
+  for (size_t i = 0; i < options.hidden.size(); ++i) {
+    h = ops::Relu(root, layer(fmt::format("hidden{}", i + 1), h, width, options.hidden[i]));
+    width = options.hidden[i];
+  }
+  const Output logits =
+      ops::Identity(root.WithOpName("scores"), layer("logits", h, width, classes));
+  const Output loss = ops::Identity(
+      root.WithOpName("loss"),
+      ops::ReduceMean(root, ops::SparseSoftmaxCrossEntropyWithLogits(root, logits, y).loss));
+  const Output correct = ops::Equal(
+      root, ops::ArgMax(root, logits, ops::Const<int32_t>(root, 1)), y);
+  ops::Identity(root.WithOpName("accuracy"),
+                ops::ReduceMean(root, ops::Cast(root, correct, DType::kFloat)));
+
+  MinimizeOptions minimize;
+  minimize.global_step = GetOrCreateGlobalStep(root);
+  minimize.name = "train_op";
+  const double rate = options.learning_rate;
+  if (options.optimizer == "adam") {
+    AdamOptimizer(rate > 0 ? rate : 1e-3).Minimize(root, loss, minimize);
+  } else if (options.optimizer == "momentum") {
+    MomentumOptimizer(rate > 0 ? rate : 1e-2, 0.9).Minimize(root, loss, minimize);
+  } else {
+    GradientDescentOptimizer(rate > 0 ? rate : 1e-1).Minimize(root, loss, minimize);
+  }
+  GlobalVariablesInitializer(root);
+  return root.status();
+}
+
+absl::StatusOr<TrainReport> Train(FileSystem* fs, const TrainOptions& options) {
+  FERRY_RETURN_IF_ERROR(CheckOptions(options));
+  absl::StatusOr<Dataset> data =
+      options.data.empty() ? BuiltInDigits() : LoadDataset(fs, options.data);
+  if (!data.ok()) return data.status();
+  Graph graph;
+  FERRY_RETURN_IF_ERROR(
+      BuildClassifier(options, data->num_features, data->num_classes, &graph));
+
+  SaverOptions saver_options;
+  saver_options.max_to_keep = static_cast<int>(options.keep_checkpoint_max);
+  FERRY_ASSIGN_OR_RETURN(std::unique_ptr<Saver> saver, Saver::Create(&graph, saver_options));
+
+  SessionOptions session_options;
+  session_options.threads = options.threads;
+  session_options.file_system = fs;
+  Session session(&graph, session_options);
+
+  TrainReport report;
+  const std::string prefix = JoinPath(options.model_dir, "model.ckpt");
+  // A checkpoint that is there must be used: starting over would throw work away.
+  FERRY_ASSIGN_OR_RETURN(report.checkpoint, LatestCheckpoint(fs, options.model_dir));
+  if (!report.checkpoint.empty()) {
+    absl::Status restored = saver->Restore(&session, report.checkpoint);
+    if (!restored.ok()) {
+      return Annotate(restored, "resuming from the model directory's newest checkpoint (train "
+                                "with other options into another --model_dir)");
+    }
+    FERRY_RETURN_IF_ERROR(saver->RecoverFromState(fs, options.model_dir));
+    std::vector<Tensor> step;
+    FERRY_RETURN_IF_ERROR(session.Run({}, {"global_step"}, {}, &step));
+    report.first_step = step[0].scalar<int64_t>();
+    std::fprintf(stderr, "resumed from %s at step %lld\n", report.checkpoint.c_str(),
+                 static_cast<long long>(report.first_step));
+  } else {
+    FERRY_RETURN_IF_ERROR(session.Run({}, {}, {"init"}, nullptr));
+  }
+
+  FERRY_ASSIGN_OR_RETURN(std::unique_ptr<FileWriter> events,
+                         FileWriter::Open(fs, options.model_dir));
+  report.event_file = events->path();
+  report.graph_file = JoinPath(options.model_dir, "graph.pbtxt");
+  proto::GraphDef def;
+  graph.ToGraphDef(&def);
+  if (report.first_step == 0) FERRY_RETURN_IF_ERROR(events->AddGraph(def));
+  std::string text;
+  google::protobuf::TextFormat::PrintToString(def, &text);
+  FERRY_RETURN_IF_ERROR(WriteFileAtomically(fs, report.graph_file, text));
+
+  FERRY_ASSIGN_OR_RETURN(
+      Session::Callable train,
+      session.MakeCallable({{"x", "y"}, {"loss", "accuracy"}, {"train_op"}}));
+  FERRY_ASSIGN_OR_RETURN(Tensor x,
+                         Tensor::Allocate(DType::kFloat, {options.batch_size, data->num_features}));
+  FERRY_ASSIGN_OR_RETURN(Tensor y, Tensor::Allocate(DType::kInt64, {options.batch_size}));
+  BatchOrder order(data->train.size(), options.batch_size, options.seed);
+  std::vector<Tensor> out;
+  Progress progress(options.show_progress);
+  const double start = Seconds();
+  int64_t step = report.first_step;
+  int64_t saved_at = report.checkpoint.empty() ? -1 : report.first_step;
+
+  auto save = [&](bool last) -> absl::Status {
+    SaveOptions save_options;
+    save_options.global_step = step;
+    AsyncSaveOptions async;
+    async.when_busy = options.skip_busy_saves && !last ? WhenBusy::kSkip : WhenBusy::kWait;
+    FERRY_ASSIGN_OR_RETURN(const bool started,
+                           saver->SaveAsync(&session, prefix, save_options, async));
+    ++(started ? report.saves : report.skipped_saves);
+    if (started) saved_at = step;
+    return absl::OkStatus();
+  };
+  // As TensorFlow's hooks do: one at the first step, then every so many, and one at the end.
+  if (saved_at < 0) FERRY_RETURN_IF_ERROR(save(false));
+  while (step < options.steps) {
+    if (options.stop && options.stop->load(std::memory_order_relaxed)) {
+      report.stopped = true;
+      break;
+    }
+    const std::vector<int64_t>& rows = order.Rows(step);
+    const size_t d = static_cast<size_t>(data->num_features);
+    for (size_t i = 0; i < rows.size(); ++i) {
+      const size_t row = static_cast<size_t>(rows[i]);
+      std::copy_n(data->train.features.data() + row * d, d, x.data<float>() + i * d);
+      y.data<int64_t>()[i] = data->train.labels[row];
+    }
+    FERRY_RETURN_IF_ERROR(train.Run({x, y}, &out));
+    ++step;
+    report.loss = out[0].scalar<float>();
+    if (!std::isfinite(report.loss)) {
+      FERRY_RETURN_IF_ERROR(saver->WaitForPending());
+      return FailedPrecondition("the loss is ", report.loss, " at step ", step,
+                                ": nothing more was saved. The last checkpoint in ",
+                                options.model_dir, " is sound; try a smaller --learning_rate");
+    }
+    if (step % options.summary_steps == 0 || step == options.steps) {
+      FERRY_RETURN_IF_ERROR(events->AddScalar("loss", out[0].scalar<float>(), step));
+      FERRY_RETURN_IF_ERROR(events->AddScalar("accuracy", out[1].scalar<float>(), step));
+      progress.Update(step, options.steps, report.loss,
+                      static_cast<double>(step - report.first_step) / (Seconds() - start));
+    }
+    if (step % options.save_checkpoints_steps == 0) FERRY_RETURN_IF_ERROR(save(false));
+  }
+  if (saved_at != step) FERRY_RETURN_IF_ERROR(save(true));
+  FERRY_RETURN_IF_ERROR(saver->WaitForPending());
+  report.last_step = step;
+  report.steps_per_second =
+      static_cast<double>(step - report.first_step) / std::max(Seconds() - start, 1e-9);
+  if (!saver->last_checkpoints().empty()) report.checkpoint = saver->last_checkpoints().back();
+
+  FERRY_ASSIGN_OR_RETURN(report.train_accuracy,
+                         Accuracy(&session, data->train, data->num_features));
+  FERRY_ASSIGN_OR_RETURN(report.test_accuracy, Accuracy(&session, data->test, data->num_features));
+  FERRY_RETURN_IF_ERROR(
+      events->AddScalar("test_accuracy", static_cast<float>(report.test_accuracy), step));
+  FERRY_RETURN_IF_ERROR(events->Close());
+  report.chart_file = JoinPath(options.model_dir, "training.svg");
+  FERRY_RETURN_IF_ERROR(DrawChart(fs, options, absl::StrCat("ferry train: ", data->name), report.chart_file));
+  return report;
+}
+
+}  // namespace ferry
