@@ -27,7 +27,7 @@ fi
 mkdir -p -- "$model_dir"
 touch -- "$model_dir/made-by-train.sh"
 
-train=("$ferry" train --model_dir "$model_dir" --steps 20000 --save_checkpoints_steps 100)
+train=("$ferry" train --model_dir "$model_dir" --steps 6000 --save_checkpoints_steps 100)
 say "Training, with a checkpoint every 100 steps saved in the background"
 echo "${train[*]}"
 "${train[@]}" &
@@ -36,7 +36,7 @@ pid=$!
 for ((i = 0; i < 6000; ++i)); do
   step=$(sed -n 's/^model_checkpoint_path: ".*-\([0-9]*\)"$/\1/p' "$model_dir/checkpoint" \
     2>/dev/null || true)
-  ((${step:-0} < 5000)) || break
+  ((${step:-0} < 2000)) || break
   kill -0 "$pid" 2>/dev/null || break
   sleep 0.01
 done

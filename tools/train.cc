@@ -106,7 +106,7 @@ absl::Status DrawChart(FileSystem* fs, const TrainOptions& options, const std::s
           // What an earlier start recorded past its last checkpoint was done again here.
           first = false;
           if (!loss.empty()) chart.marks.push_back(x);
-          for (auto* curve : {&loss, &accuracy}) {
+          for (auto* curve : {&loss, &accuracy, &test}) {
             while (!curve->empty() && curve->back().x >= x) curve->pop_back();
           }
         }
@@ -118,7 +118,7 @@ absl::Status DrawChart(FileSystem* fs, const TrainOptions& options, const std::s
   chart.marks_label = "resumed";
   chart.panels.push_back({"loss", {{"training batch", loss, /*smooth=*/true}}, /*log_y=*/true});
   chart.panels.push_back(
-      {"accuracy", {{"training batch", accuracy, /*smooth=*/true}, {"test", test, false}}, false});
+      {"accuracy", {{"training batch", accuracy, /*smooth=*/true}, {"test set", test, false}}, false});
   return WriteFileAtomically(fs, path, ChartToSvg(chart));
 }
 
@@ -265,6 +265,8 @@ absl::StatusOr<TrainReport> Train(FileSystem* fs, const TrainOptions& options) {
   int64_t saved_at = report.checkpoint.empty() ? -1 : report.first_step;
 
   auto save = [&](bool last) -> absl::Status {
+    // What was recorded up to a checkpoint is in the file when a resumed run reads it.
+    FERRY_RETURN_IF_ERROR(events->Flush());
     SaveOptions save_options;
     save_options.global_step = step;
     AsyncSaveOptions async;
@@ -275,6 +277,8 @@ absl::StatusOr<TrainReport> Train(FileSystem* fs, const TrainOptions& options) {
     if (started) saved_at = step;
     return absl::OkStatus();
   };
+  // The test set in between, about 40 times in a whole run.
+  const int64_t evaluation_steps = std::max<int64_t>(options.summary_steps, options.steps / 40);
   // As TensorFlow's hooks do: one at the first step, then every so many, and one at the end.
   if (saved_at < 0) FERRY_RETURN_IF_ERROR(save(false));
   while (step < options.steps) {
@@ -303,6 +307,12 @@ absl::StatusOr<TrainReport> Train(FileSystem* fs, const TrainOptions& options) {
       FERRY_RETURN_IF_ERROR(events->AddScalar("accuracy", out[1].scalar<float>(), step));
       progress.Update(step, options.steps, report.loss,
                       static_cast<double>(step - report.first_step) / (Seconds() - start));
+    }
+    if (step % evaluation_steps == 0 && step < options.steps) {
+      FERRY_ASSIGN_OR_RETURN(const double accuracy,
+                             Accuracy(&session, data->test, data->num_features));
+      FERRY_RETURN_IF_ERROR(
+          events->AddScalar("test_accuracy", static_cast<float>(accuracy), step));
     }
     if (step % options.save_checkpoints_steps == 0) FERRY_RETURN_IF_ERROR(save(false));
   }
