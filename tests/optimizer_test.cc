@@ -17,10 +17,13 @@
 #include "gtest/gtest.h"
 #include "runtime/graph/ops.h"
 #include "runtime/session/session.h"
+#include "tests/mlp.h"
 
 namespace ferry {
 namespace {
 
+using ::ferry::testing::MakeMlpOptimizer;
+using ::ferry::testing::Mlp;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -30,54 +33,6 @@ std::string ReadText(const std::string& path) {
   std::stringstream text;
   text << in.rdbuf();
   return text.str();
-}
-
-// The network of testdata/make_mlp.py.
-struct Mlp {
-  explicit Mlp(Optimizer* optimizer) {
-    graph.set_seed(42);
-    x = ops::Placeholder(s.WithOpName("x"), DType::kFloat, {-1, 64});
-    y = ops::Placeholder(s.WithOpName("y"), DType::kInt64, {-1});
-    Output h = Layer(x, 64, 128, "hidden1", true);
-    h = Layer(h, 128, 64, "hidden2", true);
-    logits = Layer(h, 64, 10, "logits", false);
-    const Scope xent = s.NewSubScope("SparseSoftmaxCrossEntropyWithLogits");
-    ops::Shape(xent, y);
-    loss = ops::ReduceMean(s.WithOpName("loss"),
-                           ops::SparseSoftmaxCrossEntropyWithLogits(xent, logits, y).loss);
-    const Scope argmax = s.NewSubScope("ArgMax");
-    Output guess = ops::ArgMax(s.WithOpName("ArgMax/"), logits,
-                               ops::Const<int32_t>(argmax.WithOpName("dimension"), 1));
-    accuracy = ops::ReduceMean(s.WithOpName("accuracy"),
-                               ops::Cast(s, ops::Equal(s, guess, y), DType::kFloat));
-    MinimizeOptions options;
-    options.global_step = GetOrCreateGlobalStep(s);
-    train_op = optimizer->Minimize(s, loss, options);
-    init = GlobalVariablesInitializer(s);
-  }
-
-  Output Layer(Output in, int64_t inputs, int64_t units, const std::string& name, bool relu) {
-    const Scope sub = s.NewSubScope(name);
-    VariableOptions weights, biases;
-    weights.initializer = TruncatedNormalInitializer(0, 1 / std::sqrt(static_cast<double>(inputs)));
-    biases.initializer = ZerosInitializer();
-    VariableHandle w = GetVariable(sub, "weights", {inputs, units}, DType::kFloat, weights);
-    VariableHandle b = GetVariable(sub, "biases", {units}, DType::kFloat, biases);
-    Output z = ops::BiasAdd(sub, ops::MatMul(sub, in, w.read), b.read);
-    return relu ? ops::Relu(sub, z) : z;
-  }
-
-  Graph graph;
-  Scope s{&graph};
-  Output x, y, logits, loss, accuracy;
-  Node* train_op = nullptr;
-  Node* init = nullptr;
-};
-
-std::unique_ptr<Optimizer> MakeOptimizer(const std::string& name) {
-  if (name == "adam") return std::make_unique<AdamOptimizer>(1e-3);
-  if (name == "momentum") return std::make_unique<MomentumOptimizer>(0.05, 0.9, true);
-  return std::make_unique<GradientDescentOptimizer>(0.1);
 }
 
 class MlpTest : public ::testing::TestWithParam<std::string> {
@@ -108,7 +63,7 @@ TEST_P(MlpTest, GraphIsTensorFlows) {
   proto::GraphDef theirs;
   ASSERT_TRUE(
       google::protobuf::TextFormat::ParseFromString(ReadText(Path("graph.pbtxt")), &theirs));
-  std::unique_ptr<Optimizer> optimizer = MakeOptimizer(GetParam());
+  std::unique_ptr<Optimizer> optimizer = MakeMlpOptimizer(GetParam());
   Mlp mlp(optimizer.get());
   ASSERT_TRUE(mlp.s.ok()) << mlp.s.status();
   proto::GraphDef ours;
@@ -145,7 +100,7 @@ TEST_P(MlpTest, GraphIsTensorFlows) {
 }
 
 TEST_P(MlpTest, InitialValuesAreTensorFlows) {
-  std::unique_ptr<Optimizer> optimizer = MakeOptimizer(GetParam());
+  std::unique_ptr<Optimizer> optimizer = MakeMlpOptimizer(GetParam());
   Mlp mlp(optimizer.get());
   ASSERT_TRUE(mlp.s.ok()) << mlp.s.status();
   std::istringstream in(ReadText(Path("expected.txt")));
