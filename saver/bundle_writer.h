@@ -62,7 +62,7 @@ struct BundleWriterOptions {
   // The staging memory. Null: the writer makes its own of the sizes below.
   StagingRing* ring = nullptr;
   int slots = 4;
-  size_t slot_bytes = size_t{1} << 20;
+  size_t slot_bytes = size_t{4} << 20;
   BlockWriterOptions block;  // `depth` is the ring's.
   // The caller holds the lock on the prefix's directory; otherwise the writer takes it until it
   // is destroyed.

@@ -32,14 +32,14 @@ const PartialShape& UnknownShapeRef() {
   return *unknown;
 }
 
-// The value of a small numeric constant; uninitialised for anything else.
+// The value of a small constant; uninitialised for anything else.
 Tensor ConstantValue(Output o) {
   for (int hop = 0; o.node != nullptr && hop < kMaxIdentityHops; ++hop) {
     if (o.node->op() == "Const") {
       auto it = o.node->attrs().find("value");
       if (it == o.node->attrs().end() || !it->second.has_tensor()) return Tensor();
       const proto::TensorProto& t = it->second.tensor();
-      if (t.dtype() == proto::DT_STRING || !o.node->output_shape(0).fully_defined() ||
+      if (!o.node->output_shape(0).fully_defined() ||
           o.node->output_shape(0).num_elements() > kMaxInferenceElements) {
         return Tensor();
       }

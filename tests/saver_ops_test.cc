@@ -1,0 +1,249 @@
+// Tests SaveV2, RestoreV2, MergeV2Checkpoints and ShardedFilename as graphs use them.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <thread>
+
+#include "runtime/base/status.h"
+#include "runtime/graph/ops.h"
+#include "runtime/graph/scope.h"
+#include "runtime/session/session.h"
+#include "saver/bundle_reader.h"
+#include "saver/bundle_writer.h"
+#include "tests/fault_fs.h"
+
+namespace ferry {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+class SaverOps : public ::testing::Test {
+ protected:
+  SaverOps()
+      : root_(&graph_),
+        prefix_(
+            ops::Placeholder(root_.WithOpName("prefix"), DType::kString, PartialShape::Scalar())) {}
+
+  Output Strings(const std::vector<std::string>& values) {
+    return ops::ConstVector<std::string>(root_, values);
+  }
+  Node* Save(const std::vector<std::string>& names, const std::vector<std::string>& slices,
+             const std::vector<Output>& tensors) {
+    return NodeBuilder(root_, "SaveV2")
+        .Input(prefix_)
+        .Input(Strings(names))
+        .Input(Strings(slices))
+        .Input(tensors)
+        .Build();
+  }
+  Node* Restore(const std::vector<std::string>& names, const std::vector<std::string>& slices,
+                const std::vector<DType>& dtypes) {
+    return NodeBuilder(root_, "RestoreV2")
+        .Input(prefix_)
+        .Input(Strings(names))
+        .Input(Strings(slices))
+        .Attr("dtypes", dtypes)
+        .Build();
+  }
+  Output Variable(const std::string& name, const Tensor& value) {
+    const Output ref = ops::VariableV2(root_.WithOpName(name), value.shape(), value.dtype());
+    init_.push_back(ops::Assign(root_, ref, ops::Const(root_, value)).node);
+    return ref;
+  }
+  Session* session() {
+    EXPECT_TRUE(root_.status().ok()) << root_.status();
+    if (!session_) {
+      SessionOptions options;
+      options.file_system = &fs_;
+      options.threads = 2;
+      session_ = std::make_unique<Session>(&graph_, options);
+      if (!init_.empty()) {
+        const absl::Status status =
+            session_->Run(std::vector<std::pair<Output, Tensor>>{}, {}, init_, nullptr);
+        EXPECT_TRUE(status.ok()) << status;
+      }
+    }
+    return session_.get();
+  }
+  absl::Status Run(const std::string& prefix, const std::vector<Output>& fetches,
+                   const std::vector<Node*>& targets, std::vector<Tensor>* out = nullptr) {
+    return session()->Run(
+        std::vector<std::pair<Output, Tensor>>{{prefix_, Tensor::Scalar<std::string>(prefix)}},
+        fetches, targets, out);
+  }
+
+  FaultFileSystem fs_;
+  Graph graph_;
+  Scope root_;
+  Output prefix_;
+  std::vector<Node*> init_;
+  std::unique_ptr<Session> session_;
+};
+
+TEST_F(SaverOps, SavesAndRestoresInTheGivenOrder) {
+  const Output w = Variable("w", Tensor::Of<float>({1, 2, 3, 4, 5, 6}, {2, 3}));
+  const Output s = Variable("s", Tensor::Of<std::string>({"a", std::string(1000, 'b')}));
+  const Output c = ops::Const(root_, Tensor::Scalar<int64_t>(42));
+  Node* save = Save({"z/w", "s", "c"}, {"", "", ""}, {w, s, c});
+  Node* restore =
+      Restore({"c", "s", "z/w"}, {"", "", ""}, {DType::kInt64, DType::kString, DType::kFloat});
+  absl::Status status = Run("/m/ckpt", {}, {save});
+  ASSERT_TRUE(status.ok()) << status;
+  std::vector<Tensor> out;
+  status = Run("/m/ckpt", {restore->output(0), restore->output(1), restore->output(2)}, {}, &out);
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_EQ(out[0].scalar<int64_t>(), 42);
+  EXPECT_THAT(out[1].span<std::string>(), ElementsAre("a", std::string(1000, 'b')));
+  EXPECT_THAT(out[2].span<float>(), ElementsAre(1, 2, 3, 4, 5, 6));
+  EXPECT_EQ(out[2].shape(), (TensorShape{2, 3}));
+  const auto reader = BundleReader::Open(&fs_, "/m/ckpt");
+  ASSERT_TRUE(reader.ok());
+  EXPECT_EQ((*reader)->Find("z/w")->offset, 0u) << "as TensorFlow: in the order given";
+}
+
+TEST_F(SaverOps, RestoresThroughAssign) {
+  const Output w = Variable("w", Tensor::Of<float>({1, 2}));
+  Node* save = Save({"w"}, {""}, {w});
+  Node* change = ops::AssignAdd(root_, w, ops::Const(root_, Tensor::Of<float>({10, 10}))).node;
+  Node* restore = ops::Assign(root_, w, Restore({"w"}, {""}, {DType::kFloat})->output(0)).node;
+  std::vector<Tensor> out;
+  ASSERT_TRUE(Run("/ckpt", {}, {save}).ok());
+  ASSERT_TRUE(Run("/ckpt", {}, {change}).ok());
+  ASSERT_TRUE(Run("/ckpt", {w}, {}, &out).ok());
+  EXPECT_THAT(out[0].span<float>(), ElementsAre(11, 12));
+  ASSERT_TRUE(Run("/ckpt", {}, {restore}).ok());
+  ASSERT_TRUE(Run("/ckpt", {w}, {}, &out).ok());
+  EXPECT_THAT(out[0].span<float>(), ElementsAre(1, 2));
+}
+
+TEST_F(SaverOps, Slices) {
+  const Output top = ops::Const(root_, Tensor::Of<int32_t>({0, 1, 2, 3}, {2, 2}));
+  const Output bottom = ops::Const(root_, Tensor::Of<int32_t>({4, 5}, {1, 2}));
+  Node* save = Save({"t", "t", "u"}, {"3 2 0,2:-", "3 2 2,1:-", ""}, {top, bottom, bottom});
+  Node* restore = Restore({"t", "t", "u"}, {"", "3 2 1,2:1,1", "1 2 -:0,1"},
+                          {DType::kInt32, DType::kInt32, DType::kInt32});
+  ASSERT_TRUE(root_.status().ok()) << root_.status();
+  EXPECT_EQ(restore->output_shape(1), (PartialShape{2, 1}));
+  EXPECT_EQ(restore->output_shape(2), (PartialShape{1, 1}));
+  EXPECT_FALSE(restore->output_shape(0).known_rank());
+  ASSERT_TRUE(Run("/ckpt", {}, {save}).ok());
+  std::vector<Tensor> out;
+  const absl::Status status =
+      Run("/ckpt", {restore->output(0), restore->output(1), restore->output(2)}, {}, &out);
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_THAT(out[0].span<int32_t>(), ElementsAre(0, 1, 2, 3, 4, 5));
+  EXPECT_THAT(out[1].span<int32_t>(), ElementsAre(3, 5));
+  EXPECT_THAT(out[2].span<int32_t>(), ElementsAre(4));
+}
+
+TEST_F(SaverOps, ShardedSaveAsTensorFlowsGraphsDoIt) {
+  const Output a = Variable("a", Tensor::Of<float>({1, 2}));
+  const Output b = Variable("b", Tensor::Of<float>({3}));
+  const Output temporary = NodeBuilder(root_, "StringJoin")
+                               .Input({prefix_, ops::Const(root_, "_temp/part")})
+                               .BuildOutput();
+  std::vector<Node*> saves;
+  std::vector<Output> names;
+  int shard = 0;
+  for (const Output& v : {a, b}) {
+    const Output name = NodeBuilder(root_, "ShardedFilename")
+                            .Input(temporary)
+                            .Input(ops::Const(root_, int32_t{shard}))
+                            .Input(ops::Const(root_, int32_t{2}))
+                            .BuildOutput();
+    saves.push_back(NodeBuilder(root_, "SaveV2")
+                        .Input(name)
+                        .Input(Strings({v.node->name()}))
+                        .Input(Strings({""}))
+                        .Input(std::vector<Output>{v})
+                        .Build());
+    names.push_back(name);
+    ++shard;
+  }
+  Node* merge = NodeBuilder(root_.WithControlDependencies(saves), "MergeV2Checkpoints")
+                    .Input(ops::Pack(root_, names))
+                    .Input(prefix_)
+                    .Build();
+  std::vector<Tensor> out;
+  absl::Status status = Run("/m", {names[1]}, {}, &out);
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_EQ(out[0].scalar<std::string>(), "/m_temp/part-00001-of-00002");
+  status = Run("/m", {}, {merge});
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_THAT(*fs_.List("/"),
+              ElementsAre("m.data-00000-of-00002", "m.data-00001-of-00002", "m.index"));
+  const auto reader = BundleReader::Open(&fs_, "/m");
+  EXPECT_TRUE((*reader)->Verify(nullptr).empty());
+  EXPECT_THAT((*reader)->Read("b")->span<float>(), ElementsAre(3));
+}
+
+TEST_F(SaverOps, ErrorsAreWordedAsTensorFlowWordsThem) {
+  const Output w = Variable("v", Tensor::Of<float>({1, 2}));
+  const Output never = ops::VariableV2(root_.WithOpName("never"), {2}, DType::kFloat);
+  Node* save = Save({"v"}, {""}, {w});
+  Node* save_never = Save({"v", "never"}, {"", ""}, {w, never});
+  Node* bad_slice = Save({"v"}, {"5 0,3"}, {w});
+  Node* missing = Restore({"w"}, {""}, {DType::kFloat});
+  Node* other_type = Restore({"v"}, {""}, {DType::kInt32});
+  Node* other_shape = Restore({"v"}, {"3 0,1"}, {DType::kFloat});
+  const auto words = [&](const absl::Status& status, absl::StatusCode code) {
+    EXPECT_EQ(status.code(), code) << status;
+    return std::string(status.message());
+  };
+  ASSERT_TRUE(Run("/ckpt", {}, {save}).ok());
+  EXPECT_THAT(words(Run("/ckpt", {}, {save_never}), absl::StatusCode::kFailedPrecondition),
+              HasSubstr("Attempting to use uninitialized value never"));
+  EXPECT_THAT(words(Run("/ckpt", {}, {bad_slice}), absl::StatusCode::kInvalidArgument),
+              HasSubstr("does not match the shape of the tensor to save"));
+  EXPECT_THAT(words(Run("/ckpt", {}, {missing}), absl::StatusCode::kNotFound),
+              HasSubstr("Key w not found in checkpoint"));
+  EXPECT_THAT(words(Run("/ckpt", {}, {other_type}), absl::StatusCode::kInvalidArgument),
+              HasSubstr("tensor_name = v; expected dtype int32 does not equal original dtype "
+                        "float"));
+  EXPECT_THAT(words(Run("/ckpt", {}, {other_shape}), absl::StatusCode::kInvalidArgument),
+              HasSubstr("does not match the shape stored in checkpoint: [2]"));
+  EXPECT_THAT(words(Run("/none", {}, {missing}), absl::StatusCode::kInvalidArgument),
+              HasSubstr("The passed save_path is not a valid checkpoint: /none"));
+  EXPECT_THAT(words(Run("/no/such/ckpt", {}, {save}), absl::StatusCode::kNotFound),
+              HasSubstr("Parent directory of /no/such/ckpt doesn't exist, can't save."));
+  // What was there still is.
+  EXPECT_TRUE((*BundleReader::Open(&fs_, "/ckpt"))->Verify(nullptr).empty());
+
+  // Numbers of names that don't fit are seen while the graph is built.
+  EXPECT_EQ(Save({"a", "b"}, {""}, {w}), nullptr);
+  EXPECT_TRUE(absl::IsInvalidArgument(root_.status())) << root_.status();
+}
+
+// Each saved variable is whole though another thread's Runs change it meanwhile.
+TEST_F(SaverOps, SavedVariablesAreNotTorn) {
+  constexpr int64_t kSize = 1 << 16;
+  const Tensor zeros = Tensor::Of<float>(std::vector<float>(kSize, 0));
+  const Output w = Variable("w", zeros);
+  Node* save = Save({"w"}, {""}, {w});
+  Node* step =
+      ops::AssignAdd(root_, w, ops::Const(root_, Tensor::Of<float>(std::vector<float>(kSize, 1))))
+          .node;
+  session();
+  std::atomic<bool> stop{false};
+  std::thread trainer([&] {
+    while (!stop) {
+      EXPECT_TRUE(
+          session()->Run(std::vector<std::pair<Output, Tensor>>{}, {}, {step}, nullptr).ok());
+    }
+  });
+  for (int i = 0; i < 10; ++i) {
+    const absl::Status status = Run("/ckpt", {}, {save});
+    EXPECT_TRUE(status.ok()) << status;
+    const auto reader = BundleReader::Open(&fs_, "/ckpt");
+    const auto t = (*reader)->Read("w");
+    ASSERT_TRUE(t.ok()) << t.status();
+    for (const float x : t->span<float>()) ASSERT_EQ(x, t->span<float>()[0]);
+  }
+  stop = true;
+  trainer.join();
+}
+
+}  // namespace
+}  // namespace ferry
