@@ -15,7 +15,7 @@ namespace {
 constexpr double kSeluScale = 1.0507009873554804934193349852946;
 constexpr double kSeluAlpha = 1.6732632423543772848170429916717;
 
-#define FERRY_RELU_TYPES                                                                        \
+#define FERRY_RELU_TYPES \
   "T: {float, double, int32, uint8, int16, int8, int64, bfloat16, uint16, half, uint32, uint64}"
 #define FERRY_FLOAT_TYPES "T: {half, bfloat16, float, double}"
 
@@ -72,8 +72,9 @@ absl::Status EluGradGradient(GradientContext* c) {
 FERRY_OP("Relu")
     .Input("features: T")
     .Output("activations: T")
-    .Attr("T: {float, double, int32, uint8, int16, int8, int64, bfloat16, uint16, half, uint32, "
-          "uint64, qint8}")
+    .Attr(
+        "T: {float, double, int32, uint8, int16, int8, int64, bfloat16, uint16, half, uint32, "
+        "uint64, qint8}")
     .Shape(UnchangedShape)
     // y = max(x, 0):  dx = y > 0 ? dy : 0
     .Gradient(ByOutput("ReluGrad"));
@@ -182,9 +183,8 @@ FERRY_OP("SoftplusGrad")
       const Output dy = c->input(0), x = c->input(1), dz = c->grad(0);
       FERRY_ASSIGN_OR_RETURN(Output d, Grad(c, "SoftplusGrad", dz, x));
       c->set_input_grad(0, d);
-      const Output wide =
-          ops::AddV2(s, ops::AddV2(s, ops::Exp(s, ops::Neg(s, x)), ConstLike(s, x, 2)),
-                     ops::Exp(s, x));
+      const Output wide = ops::AddV2(
+          s, ops::AddV2(s, ops::Exp(s, ops::Neg(s, x)), ConstLike(s, x, 2)), ops::Exp(s, x));
       c->set_input_grad(1, ops::RealDiv(s, ops::Mul(s, dz, dy), wide));
       return s.status();
     });

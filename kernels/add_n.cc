@@ -15,8 +15,9 @@ FERRY_OP("AddN")
     .Input("inputs: N * T")
     .Output("sum: T")
     .Attr("N: int >= 1")
-    .Attr("T: {float, double, int32, uint8, int16, int8, complex64, int64, qint8, quint8, qint32, "
-          "bfloat16, qint16, quint16, uint16, complex128, half, uint32, uint64, variant}")
+    .Attr(
+        "T: {float, double, int32, uint8, int16, int8, complex64, int64, qint8, quint8, qint32, "
+        "bfloat16, qint16, quint16, uint16, complex128, half, uint32, uint64, variant}")
     .Commutative()
     .Aggregate()
     .Shape(MergedShape)
@@ -42,10 +43,10 @@ class AddNKernel : public Kernel {
     absl::InlinedVector<const T*, 8> in;
     for (int k = 0; k < c->num_inputs(); ++k) {
       if (c->input(k).shape() != shape) {
-        return InvalidArgument("Inputs to operation ", name_,
-                               " of type AddN must have the same size and shape. Input 0: ",
-                               shape.DebugString(), " != input ", k, ": ",
-                               c->input(k).shape().DebugString());
+        return InvalidArgument(
+            "Inputs to operation ", name_,
+            " of type AddN must have the same size and shape. Input 0: ", shape.DebugString(),
+            " != input ", k, ": ", c->input(k).shape().DebugString());
       }
       in.push_back(c->input(k).data<T>());
     }

@@ -12,7 +12,8 @@ namespace {
 
 // z = x + y:  dx = dz,  dy = dz
 absl::Status AddGradient(GradientContext* c) {
-  auto [dx, dy] = UnbroadcastGradients(c->scope(), c->input(0), c->input(1), c->grad(0), c->grad(0));
+  auto [dx, dy] =
+      UnbroadcastGradients(c->scope(), c->input(0), c->input(1), c->grad(0), c->grad(0));
   c->set_input_grad(0, dx);
   c->set_input_grad(1, dy);
   return c->scope().status();
@@ -22,8 +23,9 @@ FERRY_OP("Add")
     .Input("x: T")
     .Input("y: T")
     .Output("z: T")
-    .Attr("T: {bfloat16, half, float, double, uint8, int8, int16, int32, int64, complex64, "
-          "complex128, string}")
+    .Attr(
+        "T: {bfloat16, half, float, double, uint8, int8, int16, int32, int64, complex64, "
+        "complex128, string}")
     .Shape(BroadcastShape)
     .Gradient(AddGradient);
 
@@ -31,8 +33,9 @@ FERRY_OP("AddV2")
     .Input("x: T")
     .Input("y: T")
     .Output("z: T")
-    .Attr("T: {bfloat16, half, float, double, uint8, uint16, uint32, uint64, int8, int16, int32, "
-          "int64, complex64, complex128}")
+    .Attr(
+        "T: {bfloat16, half, float, double, uint8, uint16, uint32, uint64, int8, int16, int32, "
+        "int64, complex64, complex128}")
     .Commutative()
     .Aggregate()
     .Shape(BroadcastShape)
@@ -42,14 +45,15 @@ FERRY_OP("Sub")
     .Input("x: T")
     .Input("y: T")
     .Output("z: T")
-    .Attr("T: {bfloat16, half, float, double, uint8, int8, uint16, int16, int32, int64, "
-          "complex64, complex128, uint32, uint64}")
+    .Attr(
+        "T: {bfloat16, half, float, double, uint8, int8, uint16, int16, int32, int64, "
+        "complex64, complex128, uint32, uint64}")
     .Shape(BroadcastShape)
     // z = x - y:  dx = dz,  dy = -dz
     .Gradient([](GradientContext* c) -> absl::Status {
       const Scope& s = c->scope();
-      auto [dx, dy] = UnbroadcastGradients(s, c->input(0), c->input(1), c->grad(0),
-                                           ops::Neg(s, c->grad(0)));
+      auto [dx, dy] =
+          UnbroadcastGradients(s, c->input(0), c->input(1), c->grad(0), ops::Neg(s, c->grad(0)));
       c->set_input_grad(0, dx);
       c->set_input_grad(1, dy);
       return s.status();
@@ -59,16 +63,17 @@ FERRY_OP("Mul")
     .Input("x: T")
     .Input("y: T")
     .Output("z: T")
-    .Attr("T: {bfloat16, half, float, double, uint8, int8, uint16, int16, int32, uint32, uint64, "
-          "int64, complex64, complex128}")
+    .Attr(
+        "T: {bfloat16, half, float, double, uint8, int8, uint16, int16, int32, uint32, uint64, "
+        "int64, complex64, complex128}")
     .Commutative()
     .Shape(BroadcastShape)
     // z = x * y:  dx = dz * y,  dy = x * dz
     .Gradient([](GradientContext* c) -> absl::Status {
       const Scope& s = c->scope();
-      auto [dx, dy] = UnbroadcastGradients(s, c->input(0), c->input(1),
-                                           ops::Mul(s, c->grad(0), c->input(1)),
-                                           ops::Mul(s, c->input(0), c->grad(0)));
+      auto [dx, dy] =
+          UnbroadcastGradients(s, c->input(0), c->input(1), ops::Mul(s, c->grad(0), c->input(1)),
+                               ops::Mul(s, c->input(0), c->grad(0)));
       c->set_input_grad(0, dx);
       c->set_input_grad(1, dy);
       return s.status();

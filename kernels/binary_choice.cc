@@ -27,7 +27,7 @@ absl::Status ChoiceGradient(GradientContext* c) {
   return s.status();
 }
 
-#define FERRY_CHOICE_TYPES                                                                   \
+#define FERRY_CHOICE_TYPES \
   "T: {bfloat16, half, float, double, int8, uint8, int16, uint16, int32, uint32, int64, uint64}"
 
 FERRY_OP("Maximum")
@@ -56,8 +56,8 @@ FERRY_OP("Pow")
     .Gradient([](GradientContext* c) -> absl::Status {
       const Scope& s = c->scope();
       const Output x = c->input(0), y = c->input(1), z = c->output(0), dz = c->grad(0);
-      const Output gx = ops::Mul(s, ops::Mul(s, dz, y),
-                                 ops::Pow(s, x, ops::Sub(s, y, ConstLike(s, y, 1))));
+      const Output gx =
+          ops::Mul(s, ops::Mul(s, dz, y), ops::Pow(s, x, ops::Sub(s, y, ConstLike(s, y, 1))));
       const Output positive = ops::Greater(s, x, ConstLike(s, x, 0));
       const Output safe_x = ops::SelectV2(s, positive, x, ConstLike(s, x, 1));
       const Output log_x = ops::SelectV2(s, positive, ops::Log(s, safe_x), ConstLike(s, x, 0));

@@ -10,8 +10,8 @@
 namespace ferry {
 namespace {
 
-#define FERRY_DIV_TYPES                                                                      \
-  "T: {bfloat16, half, float, double, uint8, int8, uint16, int16, int32, uint32, uint64, "  \
+#define FERRY_DIV_TYPES                                                                    \
+  "T: {bfloat16, half, float, double, uint8, int8, uint16, int16, int32, uint32, uint64, " \
   "int64, complex64, complex128}"
 
 using BinaryOpFn = Output (*)(const Scope&, Output, Output);
@@ -64,15 +64,16 @@ FERRY_OP("FloorMod")
     .Input("x: T")
     .Input("y: T")
     .Output("z: T")
-    .Attr("T: {int8, int16, int32, int64, uint8, uint16, uint32, uint64, bfloat16, half, float, "
-          "double}")
+    .Attr(
+        "T: {int8, int16, int32, int64, uint8, uint16, uint32, uint64, bfloat16, half, float, "
+        "double}")
     .Shape(BroadcastShape)
     // z = x - floor(x / y) * y:  dx = dz,  dy = dz * -floor(x / y)
     .Gradient([](GradientContext* c) -> absl::Status {
       const Scope& s = c->scope();
       const Output x = c->input(0), y = c->input(1), dz = c->grad(0);
-      auto [dx, dy] = UnbroadcastGradients(
-          s, x, y, dz, ops::Mul(s, dz, ops::Neg(s, ops::FloorDiv(s, x, y))));
+      auto [dx, dy] =
+          UnbroadcastGradients(s, x, y, dz, ops::Mul(s, dz, ops::Neg(s, ops::FloorDiv(s, x, y))));
       c->set_input_grad(0, dx);
       c->set_input_grad(1, dy);
       return s.status();
@@ -114,9 +115,9 @@ FERRY_OP("MulNoNan")
     // z = x * y:  dx = dz * y,  dy = x * dz, with 0 wherever the right factor is 0.
     .Gradient([](GradientContext* c) -> absl::Status {
       const Scope& s = c->scope();
-      auto [dx, dy] = UnbroadcastGradients(s, c->input(0), c->input(1),
-                                           MulNoNan(s, c->grad(0), c->input(1)),
-                                           MulNoNan(s, c->input(0), c->grad(0)));
+      auto [dx, dy] =
+          UnbroadcastGradients(s, c->input(0), c->input(1), MulNoNan(s, c->grad(0), c->input(1)),
+                               MulNoNan(s, c->input(0), c->grad(0)));
       c->set_input_grad(0, dx);
       c->set_input_grad(1, dy);
       return s.status();

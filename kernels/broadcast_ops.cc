@@ -28,8 +28,9 @@ FERRY_OP("BroadcastTo")
     })
     // y = x, repeated:  dx = dy summed over the repeated axes
     .Gradient([](GradientContext* c) -> absl::Status {
-      c->set_input_grad(0, UnbroadcastGradients(c->scope(), c->input(0), c->output(0), c->grad(0),
-                                                Output()).first);
+      c->set_input_grad(
+          0,
+          UnbroadcastGradients(c->scope(), c->input(0), c->output(0), c->grad(0), Output()).first);
       return c->scope().status();
     });
 

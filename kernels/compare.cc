@@ -42,26 +42,27 @@ FERRY_OP("NotEqual")
     .Shape(EqualShape)
     .NotDifferentiable();
 
-#define FERRY_COMPARE_OP(Name)                                                                  \
-  FERRY_OP(Name)                                                                                \
-      .Input("x: T")                                                                            \
-      .Input("y: T")                                                                            \
-      .Output("z: bool")                                                                        \
-      .Attr("T: {float, double, int32, uint8, int16, int8, int64, bfloat16, uint16, half, "     \
-            "uint32, uint64}")                                                                  \
-      .Shape(BroadcastShape)                                                                    \
+#define FERRY_COMPARE_OP(Name)                                                            \
+  FERRY_OP(Name)                                                                          \
+      .Input("x: T")                                                                      \
+      .Input("y: T")                                                                      \
+      .Output("z: bool")                                                                  \
+      .Attr(                                                                              \
+          "T: {float, double, int32, uint8, int16, int8, int64, bfloat16, uint16, half, " \
+          "uint32, uint64}")                                                              \
+      .Shape(BroadcastShape)                                                              \
       .NotDifferentiable()
 FERRY_COMPARE_OP("Less");
 FERRY_COMPARE_OP("LessEqual");
 FERRY_COMPARE_OP("Greater");
 FERRY_COMPARE_OP("GreaterEqual");
 
-#define FERRY_COMPARE(Name, op)                      \
-  struct Name {                                      \
-    template <typename T>                            \
-    static bool Apply(const T& x, const T& y) {      \
-      return x op y;                                 \
-    }                                                \
+#define FERRY_COMPARE(Name, op)                 \
+  struct Name {                                 \
+    template <typename T>                       \
+    static bool Apply(const T& x, const T& y) { \
+      return x op y;                            \
+    }                                           \
   }
 FERRY_COMPARE(EqualF, ==);
 FERRY_COMPARE(NotEqualF, !=);

@@ -26,8 +26,7 @@ char* At(void* p, int64_t i, size_t size) {
 
 void Widen(DType narrow, const void* from, float* to, int64_t n) {
   if (narrow == DType::kHalf) {
-    MutableArray<float>(to, n) =
-        ConstArray<half>(static_cast<const half*>(from), n).cast<float>();
+    MutableArray<float>(to, n) = ConstArray<half>(static_cast<const half*>(from), n).cast<float>();
   } else {
     MutableArray<float>(to, n) =
         ConstArray<bfloat16>(static_cast<const bfloat16*>(from), n).cast<float>();

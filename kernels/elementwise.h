@@ -24,8 +24,7 @@ namespace ferry {
 
 // What a loop over elements of type T computes in.
 template <typename T>
-using Wide =
-    std::conditional_t<std::is_same_v<T, half> || std::is_same_v<T, bfloat16>, float, T>;
+using Wide = std::conditional_t<std::is_same_v<T, half> || std::is_same_v<T, bfloat16>, float, T>;
 
 // Elements that make a block of work: `kCheap` where memory is the limit, `kCostly` for functions
 // that take some ten cycles an element or more.
@@ -85,8 +84,8 @@ void UnaryLoop(const void* xv, void* yv, int64_t n) {
 // F::Apply(T) -> T, a few operations that the compiler can vectorise.
 template <typename F, typename... Ts>
 bool RegisterUnary(Types<Ts...>, const char* op, int64_t grain = kCheapGrain) {
-  (RegisterUnaryFn(op, {&UnaryLoop<F, Wide<Ts>, Wide<Ts>>, DTypeOf<Ts>::value, DTypeOf<Ts>::value,
-                        grain}),
+  (RegisterUnaryFn(
+       op, {&UnaryLoop<F, Wide<Ts>, Wide<Ts>>, DTypeOf<Ts>::value, DTypeOf<Ts>::value, grain}),
    ...);
   return true;
 }
@@ -94,8 +93,8 @@ bool RegisterUnary(Types<Ts...>, const char* op, int64_t grain = kCheapGrain) {
 // F::Apply(T) -> bool.
 template <typename F, typename... Ts>
 bool RegisterPredicate(Types<Ts...>, const char* op) {
-  (RegisterUnaryFn(
-       op, {&UnaryLoop<F, Wide<Ts>, bool>, DTypeOf<Ts>::value, DType::kBool, kCheapGrain}),
+  (RegisterUnaryFn(op,
+                   {&UnaryLoop<F, Wide<Ts>, bool>, DTypeOf<Ts>::value, DType::kBool, kCheapGrain}),
    ...);
   return true;
 }
@@ -136,8 +135,8 @@ P PackExp(const P& x) {
 // F::Apply(Pack<T>) -> Pack<T>, written with Eigen's array functions.
 template <typename F, typename... Ts>
 bool RegisterPacked(Types<Ts...>, const char* op) {
-  (RegisterUnaryFn(op, {&PackLoop<F, Wide<Ts>>, DTypeOf<Ts>::value, DTypeOf<Ts>::value,
-                        kCostlyGrain}),
+  (RegisterUnaryFn(op,
+                   {&PackLoop<F, Wide<Ts>>, DTypeOf<Ts>::value, DTypeOf<Ts>::value, kCostlyGrain}),
    ...);
   return true;
 }
@@ -146,8 +145,8 @@ bool RegisterPacked(Types<Ts...>, const char* op) {
 
 enum class BinaryShapes {
   kBroadcast,
-  kSame,           // The shapes must be equal: gradients of activations.
-  kMayMisfit       // The attribute incompatible_shape_error says what happens if they don't fit.
+  kSame,      // The shapes must be equal: gradients of activations.
+  kMayMisfit  // The attribute incompatible_shape_error says what happens if they don't fit.
 };
 
 struct BinaryFn {
@@ -207,8 +206,8 @@ bool CheckedLoop(const void* xv, int x_step, const void* yv, int y_step, void* z
 template <typename F, typename... Ts>
 bool RegisterBinary(Types<Ts...>, const char* op, int64_t grain = kCheapGrain,
                     BinaryShapes shapes = BinaryShapes::kBroadcast) {
-  (RegisterBinaryFn(op, {&BinaryLoop<F, Wide<Ts>, Wide<Ts>>, DTypeOf<Ts>::value,
-                         DTypeOf<Ts>::value, grain, nullptr, shapes}),
+  (RegisterBinaryFn(op, {&BinaryLoop<F, Wide<Ts>, Wide<Ts>>, DTypeOf<Ts>::value, DTypeOf<Ts>::value,
+                         grain, nullptr, shapes}),
    ...);
   return true;
 }
@@ -216,16 +215,16 @@ bool RegisterBinary(Types<Ts...>, const char* op, int64_t grain = kCheapGrain,
 // F::Apply(T, T) -> T and F::Valid(T, T) -> bool.
 template <typename F, typename... Ts>
 bool RegisterChecked(Types<Ts...>, const char* op, const char* error) {
-  (RegisterBinaryFn(op, {&CheckedLoop<F, Ts>, DTypeOf<Ts>::value, DTypeOf<Ts>::value,
-                         kCostlyGrain, error}),
+  (RegisterBinaryFn(
+       op, {&CheckedLoop<F, Ts>, DTypeOf<Ts>::value, DTypeOf<Ts>::value, kCostlyGrain, error}),
    ...);
   return true;
 }
 
 // F::Apply(T, T) -> bool. `shapes` and `misfit` as in BinaryFn.
 template <typename F, typename... Ts>
-bool RegisterCompare(Types<Ts...>, const char* op,
-                     BinaryShapes shapes = BinaryShapes::kBroadcast, bool misfit = false) {
+bool RegisterCompare(Types<Ts...>, const char* op, BinaryShapes shapes = BinaryShapes::kBroadcast,
+                     bool misfit = false) {
   (RegisterBinaryFn(op, {&BinaryLoop<F, Wide<Ts>, bool>, DTypeOf<Ts>::value, DType::kBool,
                          kCheapGrain, nullptr, shapes, misfit}),
    ...);

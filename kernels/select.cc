@@ -1,5 +1,5 @@
-// Select (the condition has the values' shape, is a scalar, or chooses rows) and SelectV2 (all three
-// broadcast).
+// Select (the condition has the values' shape, is a scalar, or chooses rows) and SelectV2 (all
+// three broadcast).
 #include <algorithm>
 
 #include "kernels/broadcast.h"
@@ -103,11 +103,11 @@ class SelectKernel : public Kernel {
       const int c_step = cs == ts ? 1 : 0;
       FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, ts));
       const auto [condition, t, e, z] = Pointers(c, out);
-      c->ParallelFor(ts.num_elements(), kCheapGrain, [&, condition = condition, t = t, e = e,
-                                                      z = z](int64_t begin, int64_t end) {
-        Choose(condition + begin * c_step, c_step, t + begin, 1, e + begin, 1, z + begin,
-               end - begin);
-      });
+      c->ParallelFor(ts.num_elements(), kCheapGrain,
+                     [&, condition = condition, t = t, e = e, z = z](int64_t begin, int64_t end) {
+                       Choose(condition + begin * c_step, c_step, t + begin, 1, e + begin, 1,
+                              z + begin, end - begin);
+                     });
       return absl::OkStatus();
     }
     TensorShape shape = ts, condition_shape = cs;
@@ -117,9 +117,10 @@ class SelectKernel : public Kernel {
                                es.DebugString());
       }
       if (cs.rank() != 1 || ts.rank() < 1 || cs.dim(0) != ts.dim(0)) {
-        return InvalidArgument("condition must be a scalar, have the shape of t and e, or be a "
-                               "vector with one element a row of theirs: condition ",
-                               cs.DebugString(), ", t and e ", ts.DebugString());
+        return InvalidArgument(
+            "condition must be a scalar, have the shape of t and e, or be a "
+            "vector with one element a row of theirs: condition ",
+            cs.DebugString(), ", t and e ", ts.DebugString());
       }
       while (condition_shape.rank() < ts.rank()) condition_shape.AddDim(1);
     } else {
@@ -129,13 +130,13 @@ class SelectKernel : public Kernel {
     const Broadcast walk(shape, {&condition_shape, &ts, &es});
     FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, shape));
     const auto [condition, t, e, z] = Pointers(c, out);
-    c->ParallelFor(shape.num_elements(), kCheapGrain, [&, condition = condition, t = t, e = e,
-                                                       z = z](int64_t begin, int64_t end) {
-      walk.ForEachRun(begin, end, [&](int64_t at, const int64_t* from, int64_t n) {
-        Choose(condition + from[0], walk.step(0), t + from[1], walk.step(1), e + from[2],
-               walk.step(2), z + at, n);
-      });
-    });
+    c->ParallelFor(shape.num_elements(), kCheapGrain,
+                   [&, condition = condition, t = t, e = e, z = z](int64_t begin, int64_t end) {
+                     walk.ForEachRun(begin, end, [&](int64_t at, const int64_t* from, int64_t n) {
+                       Choose(condition + from[0], walk.step(0), t + from[1], walk.step(1),
+                              e + from[2], walk.step(2), z + at, n);
+                     });
+                   });
     return absl::OkStatus();
   }
 

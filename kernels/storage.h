@@ -11,8 +11,8 @@
 
 namespace ferry {
 
-// Calls fn(S()) with S = uint8_t, uint16_t, uint32_t, uint64_t or std::string: what holds an element
-// of `dtype`, which is a number, bool or string.
+// Calls fn(S()) with S = uint8_t, uint16_t, uint32_t, uint64_t or std::string: what holds an
+// element of `dtype`, which is a number, bool or string.
 template <typename Fn>
 void WithStorage(DType dtype, Fn fn) {
   if (dtype == DType::kString) {

@@ -63,8 +63,8 @@ FERRY_OP("Log1p")
     .Gradient([](GradientContext* c) {
       const Scope& s = c->scope();
       const Output x = c->input(0);
-      return Set(c, ops::Mul(s, c->grad(0),
-                             ops::Reciprocal(s, ops::AddV2(s, ConstLike(s, x, 1), x))));
+      return Set(c,
+                 ops::Mul(s, c->grad(0), ops::Reciprocal(s, ops::AddV2(s, ConstLike(s, x, 1), x))));
     });
 
 FERRY_OP("Sin")
@@ -108,8 +108,9 @@ FERRY_OP("Tanh")
     .Attr(FERRY_COMPLEX_TYPES)
     .Shape(UnchangedShape)
     // y = tanh(x):  dx = dy * (1 - y^2)
-    .Gradient(
-        [](GradientContext* c) { return Set(c, Op2(c, "TanhGrad", c->output(0), c->grad(0))); });
+    .Gradient([](GradientContext* c) {
+      return Set(c, Op2(c, "TanhGrad", c->output(0), c->grad(0)));
+    });
 
 FERRY_OP("Sigmoid")
     .Input("x: T")
@@ -148,8 +149,7 @@ FERRY_OP("SigmoidGrad")
       const Scope& s = c->scope();
       const Output y = c->input(0), dz = c->grad(0);
       const Output g = ops::Mul(s, dz, c->input(1));
-      c->set_input_grad(
-          0, ops::Sub(s, g, ops::Mul(s, ops::Mul(s, ConstLike(s, g, 2), g), y)));
+      c->set_input_grad(0, ops::Sub(s, g, ops::Mul(s, ops::Mul(s, ConstLike(s, g, 2), g), y)));
       c->set_input_grad(1, Op2(c, "SigmoidGrad", y, dz));
       return s.status();
     });

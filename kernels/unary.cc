@@ -22,7 +22,7 @@ absl::Status Set(GradientContext* c, Output dx) {
   return c->scope().status();
 }
 
-#define FERRY_SIGNED_TYPES                                                                     \
+#define FERRY_SIGNED_TYPES \
   "T: {bfloat16, half, float, double, int8, int16, int32, int64, complex64, complex128}"
 #define FERRY_FLOAT_TYPES "T: {bfloat16, half, float, double}"
 #define FERRY_COMPLEX_TYPES "T: {bfloat16, half, float, double, complex64, complex128}"
@@ -56,8 +56,9 @@ FERRY_OP("Sign")
 FERRY_OP("Square")
     .Input("x: T")
     .Output("y: T")
-    .Attr("T: {bfloat16, half, float, double, int8, int16, int32, int64, uint8, uint16, uint32, "
-          "uint64, complex64, complex128}")
+    .Attr(
+        "T: {bfloat16, half, float, double, int8, int16, int32, int64, uint8, uint16, uint32, "
+        "uint64, complex64, complex128}")
     .Shape(UnchangedShape)
     // y = x^2:  dx = dy * (2 * x)
     .Gradient([](GradientContext* c) {
@@ -72,8 +73,9 @@ FERRY_OP("Sqrt")
     .Attr(FERRY_COMPLEX_TYPES)
     .Shape(UnchangedShape)
     // y = sqrt(x):  dx = dy / (2 * y)
-    .Gradient(
-        [](GradientContext* c) { return Set(c, Op2(c, "SqrtGrad", c->output(0), c->grad(0))); });
+    .Gradient([](GradientContext* c) {
+      return Set(c, Op2(c, "SqrtGrad", c->output(0), c->grad(0)));
+    });
 
 FERRY_OP("Rsqrt")
     .Input("x: T")
@@ -81,8 +83,9 @@ FERRY_OP("Rsqrt")
     .Attr(FERRY_COMPLEX_TYPES)
     .Shape(UnchangedShape)
     // y = 1 / sqrt(x):  dx = dy * -y^3 / 2
-    .Gradient(
-        [](GradientContext* c) { return Set(c, Op2(c, "RsqrtGrad", c->output(0), c->grad(0))); });
+    .Gradient([](GradientContext* c) {
+      return Set(c, Op2(c, "RsqrtGrad", c->output(0), c->grad(0)));
+    });
 
 // y = 1 / x:  dx = -dy * y^2
 absl::Status ReciprocalGradient(GradientContext* c) {
@@ -164,12 +167,12 @@ FERRY_STEP_OP("Ceil", FERRY_FLOAT_TYPES);
 FERRY_STEP_OP("Rint", FERRY_FLOAT_TYPES);
 FERRY_STEP_OP("Round", FERRY_SIGNED_TYPES);
 
-#define FERRY_PREDICATE_OP(Name)   \
-  FERRY_OP(Name)                   \
-      .Input("x: T")               \
-      .Output("y: bool")           \
-      .Attr(FERRY_FLOAT_TYPES)     \
-      .Shape(UnchangedShape)       \
+#define FERRY_PREDICATE_OP(Name) \
+  FERRY_OP(Name)                 \
+      .Input("x: T")             \
+      .Output("y: bool")         \
+      .Attr(FERRY_FLOAT_TYPES)   \
+      .Shape(UnchangedShape)     \
       .NotDifferentiable()
 FERRY_PREDICATE_OP("IsNan");
 FERRY_PREDICATE_OP("IsInf");
@@ -294,8 +297,8 @@ const bool registered =
     RegisterUnary<NegF>(Join<FloatTypes, SignedTypes>(), "Neg") &&
     RegisterUnary<AbsF>(Join<FloatTypes, SignedTypes>(), "Abs") &&
     RegisterUnary<SignF>(Join<FloatTypes, SignedTypes>(), "Sign") &&
-    RegisterUnary<SquareF>(NumberTypes(), "Square") &&
-    RegisterUnary<SqrtF>(FloatTypes(), "Sqrt") && RegisterUnary<RsqrtF>(FloatTypes(), "Rsqrt") &&
+    RegisterUnary<SquareF>(NumberTypes(), "Square") && RegisterUnary<SqrtF>(FloatTypes(), "Sqrt") &&
+    RegisterUnary<RsqrtF>(FloatTypes(), "Rsqrt") &&
     RegisterUnary<ReciprocalF>(FloatTypes(), "Reciprocal") &&
     RegisterUnary<ReciprocalF>(FloatTypes(), "Inv") &&
     RegisterUnary<FloorF>(FloatTypes(), "Floor") && RegisterUnary<CeilF>(FloatTypes(), "Ceil") &&

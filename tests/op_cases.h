@@ -1,5 +1,5 @@
-// Runs single ops beside TensorFlow: reads the cases below testdata/op_cases (case_lib.py there says
-// what they hold) and compares what the session computes with TensorFlow's results and errors.
+// Runs single ops beside TensorFlow: reads the cases below testdata/op_cases (case_lib.py there
+// says what they hold) and compares what the session computes with TensorFlow's results and errors.
 #ifndef FERRY_TESTS_OP_CASES_H_
 #define FERRY_TESTS_OP_CASES_H_
 

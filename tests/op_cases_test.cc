@@ -1,5 +1,7 @@
-// Single ops give what TensorFlow's CPU kernels give: values, dtypes, shapes, errors, gradients; and
-// there is a kernel for each dtype that TensorFlow has one for.
+// Single ops give what TensorFlow's CPU kernels give: values, dtypes, shapes, errors, gradients;
+// and there is a kernel for each dtype that TensorFlow has one for.
+#include "tests/op_cases.h"
+
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
@@ -11,7 +13,6 @@
 #include "gtest/gtest.h"
 #include "runtime/op/kernel.h"
 #include "runtime/op/op_def.h"
-#include "tests/op_cases.h"
 
 namespace ferry {
 namespace {
@@ -38,26 +39,23 @@ bool Registered(const OpCase& c) {
 }
 
 TEST(OpsTest, AreRegistered) {
-  for (const char* name :
-       {"Abs", "Add", "AddN", "AddV2", "ApplyAdam", "ApplyGradientDescent", "ApplyMomentum",
-        "ArgMax", "Assign", "AssignAdd", "AssignSub", "BiasAdd", "BiasAddGrad",
-        "BroadcastGradientArgs", "BroadcastTo", "Cast", "Ceil", "ClipByValue", "ConcatV2", "Const",
-        "Cos", "Div", "DivNoNan", "Elu", "EluGrad", "Equal", "Erf", "Exp", "ExpandDims", "Expm1",
-        "Fill", "Floor", "FloorDiv", "FloorMod", "GatherV2", "Greater", "GreaterEqual", "Identity",
-        "InvGrad", "IsFinite", "IsInf", "IsNan", "IsVariableInitialized", "L2Loss", "LeakyRelu",
-        "LeakyReluGrad", "Less", "LessEqual", "Log", "Log1p", "LogSoftmax", "LogicalAnd",
-        "LogicalNot", "LogicalOr", "MatMul", "Max", "Maximum", "Mean", "Merge",
-        "MergeV2Checkpoints", "Min", "Minimum", "Mul", "Neg", "NoOp", "NotEqual", "OneHot",
-        "OnesLike", "Pack", "Placeholder", "PlaceholderWithDefault", "Pow", "Prod",
-        "RandomStandardNormal", "RandomUniform", "Range", "RealDiv", "Reciprocal",
-        "ReciprocalGrad", "RefSwitch", "Relu", "Relu6", "Relu6Grad", "ReluGrad", "Reshape",
-        "RestoreV2", "Rint", "Round", "Rsqrt", "RsqrtGrad", "SaveV2", "Select", "SelectV2", "Selu",
-        "SeluGrad", "Shape", "ShardedFilename", "Sigmoid", "SigmoidGrad", "Sign", "Sin", "Slice",
-        "Softmax", "SoftmaxCrossEntropyWithLogits", "Softplus", "SoftplusGrad", "Softsign",
-        "SoftsignGrad", "SparseSoftmaxCrossEntropyWithLogits", "Sqrt", "SqrtGrad", "Square",
-        "SquaredDifference", "Squeeze", "StopGradient", "StridedSlice", "Sub", "Sum", "Switch",
-        "Tanh", "TanhGrad", "Tile", "Transpose", "TruncateDiv", "TruncatedNormal", "VariableV2",
-        "ZerosLike"}) {
+  const std::string names =
+      "Abs Add AddN AddV2 ApplyAdam ApplyGradientDescent ApplyMomentum ArgMax Assign "
+      "AssignAdd AssignSub BiasAdd BiasAddGrad BroadcastGradientArgs BroadcastTo Cast Ceil "
+      "ClipByValue ConcatV2 Const Cos Div DivNoNan Elu EluGrad Equal Erf Exp ExpandDims "
+      "Expm1 Fill Floor FloorDiv FloorMod GatherV2 Greater GreaterEqual Identity InvGrad "
+      "IsFinite IsInf IsNan IsVariableInitialized L2Loss LeakyRelu LeakyReluGrad Less "
+      "LessEqual Log Log1p LogSoftmax LogicalAnd LogicalNot LogicalOr MatMul Max Maximum "
+      "Mean Merge MergeV2Checkpoints Min Minimum Mul Neg NoOp NotEqual OneHot OnesLike Pack "
+      "Placeholder PlaceholderWithDefault Pow Prod RandomStandardNormal RandomUniform Range "
+      "RealDiv Reciprocal ReciprocalGrad RefSwitch Relu Relu6 Relu6Grad ReluGrad Reshape "
+      "RestoreV2 Rint Round Rsqrt RsqrtGrad SaveV2 Select SelectV2 Selu SeluGrad Shape "
+      "ShardedFilename Sigmoid SigmoidGrad Sign Sin Slice Softmax "
+      "SoftmaxCrossEntropyWithLogits Softplus SoftplusGrad Softsign SoftsignGrad "
+      "SparseSoftmaxCrossEntropyWithLogits Sqrt SqrtGrad Square SquaredDifference Squeeze "
+      "StopGradient StridedSlice Sub Sum Switch Tanh TanhGrad Tile Transpose TruncateDiv "
+      "TruncatedNormal VariableV2 ZerosLike";
+  for (absl::string_view name : absl::StrSplit(names, ' ')) {
     EXPECT_NE(FindOp(name), nullptr) << name;
   }
 }
@@ -72,9 +70,9 @@ TEST_P(OpCasesTest, EqualTensorFlow) {
   for (const OpCase& c : *cases) {
     if (!Registered(c)) continue;
     ++ran;
-    for (const auto& [how, words] : {std::make_pair(Inputs::kConst, "constants"),
-                                     std::make_pair(Inputs::kFed, "fed"),
-                                     std::make_pair(Inputs::kOwned, "in place")}) {
+    for (const auto& [how, words] :
+         {std::make_pair(Inputs::kConst, "constants"), std::make_pair(Inputs::kFed, "fed"),
+          std::make_pair(Inputs::kOwned, "in place")}) {
       if (how != Inputs::kConst && c.values.count("in0") == 0) continue;
       const absl::Status s = CheckOpCase(c, how);
       EXPECT_TRUE(s.ok()) << c.name << " (" << words << "): " << s.message();
