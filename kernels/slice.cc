@@ -7,11 +7,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/array.h"
+#include "runtime/base/mutex.h"
 #include "runtime/base/status.h"
 #include "runtime/graph/gradients.h"
 #include "runtime/graph/ops.h"
 #include "runtime/op/kernel.h"
 #include "runtime/op/op_def.h"
+#include "runtime/op/variable.h"
 
 namespace ferry {
 namespace {
@@ -158,9 +160,10 @@ bool Bit(int64_t mask, size_t i) { return i < 63 && (mask >> i & 1); }
 // What a slice takes along each dimension of the input, and the shape of the result (in which
 // dimensions were added and removed).
 struct StridedSpec {
-  // size -1: not known.
+  // size -1: not known. result: which dimension of the result it is, -1 if removed.
   struct Dim {
     int64_t begin = 0, stride = 1, size = PartialShape::kUnknown;
+    int result = -1;
   };
   absl::InlinedVector<Dim, 8> dims;
   PartialShape result;
@@ -209,7 +212,7 @@ absl::StatusOr<StridedSpec> ResolveStrided(const PartialShape& input, size_t cou
   auto take_whole = [&](size_t n) {
     for (; n > 0; --n) {
       const int64_t dim = input.dim(static_cast<int>(spec.dims.size()));
-      spec.dims.push_back({0, 1, dim});
+      spec.dims.push_back({0, 1, dim, result.rank()});
       result.AddDim(dim);
     }
   };
@@ -229,7 +232,7 @@ absl::StatusOr<StridedSpec> ResolveStrided(const PartialShape& input, size_t cou
     if (stride == 0) return InvalidArgument("strides[", i, "] must be non-zero");
     if (shrink) {
       if (stride < 0) return InvalidArgument("only stride 1 allowed on non-range indexing.");
-      StridedSpec::Dim one{0, 1, 1};
+      StridedSpec::Dim one{0, 1, 1, -1};
       if (begin && dim != PartialShape::kUnknown) {
         const int64_t at = (*begin)[i];
         one.begin = at < 0 ? at + dim : at;
@@ -243,11 +246,12 @@ absl::StatusOr<StridedSpec> ResolveStrided(const PartialShape& input, size_t cou
       continue;
     }
     const bool begin_mask = Bit(m.begin, i), end_mask = Bit(m.end, i);
-    StridedSpec::Dim range{0, stride, PartialShape::kUnknown};
+    StridedSpec::Dim range{0, stride, PartialShape::kUnknown, -1};
     if (dim != PartialShape::kUnknown && (begin || begin_mask) && (end || end_mask)) {
       range = ResolveRange(dim, begin_mask ? 0 : (*begin)[i], end_mask ? 0 : (*end)[i], stride,
                            begin_mask, end_mask);
     }
+    range.result = result.rank();
     spec.dims.push_back(range);
     result.AddDim(range.size);
   }
@@ -332,6 +336,45 @@ class StridedSliceGradKernel : public Kernel {
     int64_t offset;
     const auto dims = CopyDims(spec, whole, true, &offset);
     return StridedCopy(c, dy, 0, out, offset, dims);
+  }
+  Masks masks_;
+};
+
+// Writes into part of a variable; the value is broadcast to that part's shape.
+class StridedSliceAssignKernel : public Kernel {
+  absl::Status Init(const KernelConstruction& c) override {
+    FERRY_ASSIGN_OR_RETURN(masks_, ReadMasks(c));
+    return absl::OkStatus();
+  }
+  absl::Status Compute(KernelContext* c) const override {
+    Variable* v = c->variable(0);
+    MutexLock lock(&v->mu());
+    const TensorShape whole = v->tensor().shape();
+    FERRY_ASSIGN_OR_RETURN(StridedSpec spec, ResolveStrided(c, 1, whole, masks_));
+    FERRY_ASSIGN_OR_RETURN(TensorShape part, spec.result.ToTensorShape());
+    Tensor value = c->input(4);
+    absl::StatusOr<TensorShape> both = BroadcastShapes(part, value.shape());
+    if (!both.ok() || *both != part) {
+      return InvalidArgument("a value of shape ", value.shape().DebugString(),
+                             " can't be assigned to a slice of shape ", part.DebugString(),
+                             " of variable '", v->name(), "'");
+    }
+    if (value.SharesBufferWith(v->tensor())) {
+      FERRY_ASSIGN_OR_RETURN(value, value.DeepCopy());
+    }
+    int64_t offset;
+    absl::InlinedVector<CopyDim, 8> dims = CopyDims(spec, whole, true, &offset);
+    const Ints strides = Strides(value.shape().dims());
+    for (size_t i = 0; i < dims.size(); ++i) {
+      // Where the slice's dimension is in the value, whose shape may lack the first ones.
+      const int d = spec.dims[i].result - (part.rank() - value.rank());
+      dims[i].from = spec.dims[i].result < 0 || d < 0 || value.dim(d) == 1
+                         ? 0
+                         : strides[static_cast<size_t>(d)];
+    }
+    FERRY_RETURN_IF_ERROR(StridedCopy(c, value, 0, v->MutableTensor(), offset, dims));
+    c->SetOutputVariable(0, v);
+    return absl::OkStatus();
   }
   Masks masks_;
 };
@@ -441,6 +484,28 @@ FERRY_OP("StridedSliceGrad")
                                .BuildOutput());
       return c->scope().status();
     });
+FERRY_OP("StridedSliceAssign")
+    .Input("ref: Ref(T)")
+    .Input("begin: Index")
+    .Input("end: Index")
+    .Input("strides: Index")
+    .Input("value: T")
+    .Output("output_ref: Ref(T)")
+    .Attr("T: type")
+    .Attr("Index: {int32, int64}")
+    .Attr("begin_mask: int = 0")
+    .Attr("end_mask: int = 0")
+    .Attr("ellipsis_mask: int = 0")
+    .Attr("new_axis_mask: int = 0")
+    .Attr("shrink_axis_mask: int = 0")
+    .Shape(UnchangedShape)
+    .NotDifferentiable();
+FERRY_KERNEL("StridedSliceAssign")
+    .Device(DeviceType::kCpu)
+    .HostMemory("begin")
+    .HostMemory("end")
+    .HostMemory("strides")
+    .Make<StridedSliceAssignKernel>();
 FERRY_KERNEL("StridedSlice")
     .Device(DeviceType::kCpu)
     .HostMemory("begin")

@@ -206,6 +206,45 @@ TEST_F(VariableOpsTest, ScatterUpdatesRows) {
   EXPECT_EQ(Values<std::string>(Fetch(names).value()), (std::vector<std::string>{"a", "c"}));
 }
 
+TEST_F(VariableOpsTest, AssignsToSlices) {
+  Output v = ops::VariableV2(root, {2, 3}, DType::kFloat);
+  Output start = ops::Const(root, Tensor::Of<float>({1, 2, 3, 4, 5, 6}, {2, 3}));
+  ASSERT_TRUE(RunOp(ops::Assign(root, v, start).node).ok());
+  auto assign = [&](std::vector<int32_t> begin, std::vector<int32_t> end,
+                    std::vector<int32_t> strides, int shrink, int new_axis, Output value) {
+    return NodeBuilder(root, "StridedSliceAssign")
+        .Input(v)
+        .Input(ops::ConstVector(root, begin))
+        .Input(ops::ConstVector(root, end))
+        .Input(ops::ConstVector(root, strides))
+        .Input(value)
+        .Attr("shrink_axis_mask", shrink)
+        .Attr("new_axis_mask", new_axis)
+        .Build();
+  };
+  auto run = [&](Node* n) {
+    std::vector<Tensor> out;
+    absl::Status s = RunOp(n, &out);
+    EXPECT_TRUE(s.ok()) << s;
+    return s.ok() ? Values<float>(out[0]) : std::vector<float>();
+  };
+  using F = std::vector<float>;
+  auto row = [&](F values) { return ops::Const(root, Tensor::Of<float>(values)); };
+  // A row, backwards; a column from a scalar; a column, broadcast along a new axis.
+  EXPECT_EQ(run(assign({1, 2}, {2, -4}, {1, -1}, 1, 0, row({7, 8, 9}))), (F{1, 2, 3, 9, 8, 7}));
+  EXPECT_EQ(run(assign({0, 1}, {2, 2}, {1, 1}, 2, 0, ops::Const<float>(root, 0))),
+            (F{1, 0, 3, 9, 0, 7}));
+  EXPECT_EQ(run(assign({0, 0, 0}, {2, 0, 1}, {1, 1, 1}, 0, 2,
+                       ops::Const(root, Tensor::Of<float>({5, 6}, {2, 1, 1})))),
+            (F{5, 0, 3, 6, 0, 7}));
+  // From the variable itself.
+  EXPECT_EQ(run(assign({0, 2}, {2, -4}, {1, -1}, 0, 0, ops::Identity(root, v))),
+            (F{3, 0, 5, 7, 0, 6}));
+  absl::Status s = RunOp(assign({0, 0}, {1, 3}, {1, 1}, 0, 0, row({1, 2})));
+  EXPECT_EQ(s.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(s.message()), HasSubstr("shape [2] can't be assigned to a slice"));
+}
+
 TEST_F(VariableOpsTest, ConcurrentUpdatesAreNotLost) {
   Output v = ops::VariableV2(root, {1000}, DType::kInt64);
   Output one =
