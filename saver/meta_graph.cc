@@ -59,7 +59,7 @@ absl::StatusOr<proto::SaverDef> AddSaveNodes(Graph* graph, const std::vector<Sav
   const Scope s = root.NewSubScope(options.name).WithNoControlDependencies();
   auto in = [&](const std::string& name) { return s.WithOpName(name); };
   auto inside = [&](const Scope& scope, const std::string& parent, const std::string& name) {
-    return scope.WithPrefix(absl::StrCat(s.prefix(), parent)).WithOpName(name);
+    return scope.WithPrefix(absl::StrCat(s.prefix(), "/", parent)).WithOpName(name);
   };
   const Output default_name =
       ops::Const(inside(s, "filename/", "input"), Tensor::Scalar<std::string>(options.filename));
@@ -89,10 +89,7 @@ absl::StatusOr<proto::SaverDef> AddSaveNodes(Graph* graph, const std::vector<Sav
   std::vector<Node*> assigns;
   for (size_t i = 0; i < items.size(); ++i) {
     Node* variable = variables[i].node;
-    Scope at = in("Assign").ColocateWith(variable);
-    if (options.restore_sequentially && !assigns.empty()) {
-      at = at.WithControlDependencies({assigns.back()});
-    }
+    const Scope at = in("Assign").ColocateWith(variable);
     Output value(restore, static_cast<int>(i));
     const PartialShape& shape = variables[i].shape();
     if (options.reshape) {
@@ -112,7 +109,7 @@ absl::StatusOr<proto::SaverDef> AddSaveNodes(Graph* graph, const std::vector<Sav
           Node * reshaped, graph->AddNode(reshape, "Reshape", std::move(attrs), {value, target}));
       value = Output(reshaped, 0);
     }
-    const Output assign = ops::Assign(at, variables[i], value, shape.fully_defined());
+    const Output assign = ops::Assign(at, variables[i], value, !options.reshape && shape.fully_defined());
     FERRY_RETURN_IF_ERROR(s.status());
     MarkManualControl(assign.node);
     assigns.push_back(assign.node);

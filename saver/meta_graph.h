@@ -36,7 +36,6 @@ struct SaveNodesOptions {
   std::string name = "save";       // The scope's, made unique (save_1, …).
   std::string filename = "model";  // The default of save/filename.
   bool reshape = false;            // Restored values take the variables' shapes.
-  bool restore_sequentially = false;
 };
 
 // Adds the nodes save/… for `items`, in their order, as TensorFlow's Saver names and connects them

@@ -138,7 +138,6 @@ struct Saver::Rep {
       if (!options.name.empty()) nodes.name = options.name;
       nodes.filename = options.filename;
       nodes.reshape = options.reshape;
-      nodes.restore_sequentially = options.restore_sequentially;
       FERRY_ASSIGN_OR_RETURN(proto::SaverDef made, AddSaveNodes(graph, items, nodes));
       made.set_max_to_keep(options.max_to_keep);
       made.set_keep_checkpoint_every_n_hours(

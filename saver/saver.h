@@ -43,7 +43,6 @@ struct SaverOptions {
   int max_to_keep = 5;       // 0: all.
   double keep_checkpoint_every_n_hours = 10000;
   std::string name;          // Of the nodes' scope; "": "save".
-  bool restore_sequentially = false;
   bool allow_empty = false;  // No variables at all is fine; Save then does nothing.
   bool pad_step_number = false;       // "model.ckpt-00000100".
   bool save_relative_paths = false;   // In the state file.

@@ -57,7 +57,6 @@ TEST_P(SaveNodesTest, AreThoseOfTensorFlow) {
   if (name == "map") items = {{"b", b, ""}, {"other/name", a, ""}};
   if (name == "options") options.name = "keeper";
   options.reshape = name == "reshape";
-  options.restore_sequentially = name == "sequential";
   auto def = AddSaveNodes(&graph, items, options);
   ASSERT_TRUE(def.ok()) << def.status();
   EXPECT_EQ(def->filename_tensor_name(), golden.saver_def().filename_tensor_name());

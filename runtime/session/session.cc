@@ -151,8 +151,8 @@ absl::Status Session::Run(const std::vector<std::pair<std::string, Tensor>>& fee
   return callable.Run(values, outputs, options);
 }
 
-absl::Status Session::Run(const std::vector<std::pair<Output, Tensor>>& feeds,
-                          const std::vector<Output>& fetches, const std::vector<Node*>& targets,
+absl::Status Session::Run(absl::Span<const std::pair<Output, Tensor>> feeds,
+                          absl::Span<const Output> fetches, absl::Span<Node* const> targets,
                           std::vector<Tensor>* outputs, const RunOptions& options) {
   Plan::Signature signature;
   std::vector<Tensor> values;
@@ -167,8 +167,8 @@ absl::Status Session::Run(const std::vector<std::pair<Output, Tensor>>& feeds,
       return InvalidArgument("target: the node is not of this session's graph");
     }
   }
-  signature.fetches = fetches;
-  signature.targets = targets;
+  signature.fetches.assign(fetches.begin(), fetches.end());
+  signature.targets.assign(targets.begin(), targets.end());
   FERRY_ASSIGN_OR_RETURN(std::shared_ptr<Plan> plan, rep_->PlanFor(std::move(signature)));
   return plan->Run(values, outputs, rep_->Context(options));
 }

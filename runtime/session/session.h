@@ -76,9 +76,9 @@ class Session {
                    const std::vector<std::string>& fetches,
                    const std::vector<std::string>& targets, std::vector<Tensor>* outputs,
                    const RunOptions& options = {});
-  // The same by graph elements.
-  absl::Status Run(const std::vector<std::pair<Output, Tensor>>& feeds,
-                   const std::vector<Output>& fetches, const std::vector<Node*>& targets,
+  // The same by graph elements. (Spans, since a vector of pointers could be made of two names.)
+  absl::Status Run(absl::Span<const std::pair<Output, Tensor>> feeds,
+                   absl::Span<const Output> fetches, absl::Span<Node* const> targets,
                    std::vector<Tensor>* outputs, const RunOptions& options = {});
 
   absl::StatusOr<Callable> MakeCallable(const CallableOptions& options);

@@ -1,0 +1,459 @@
+// Saver: options, names, retention, background saves, restores that are whole or nothing.
+#include "saver/saver.h"
+
+#include <stdlib.h>
+
+#include <atomic>
+#include <fstream>
+#include <thread>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "runtime/graph/ops.h"
+#include "saver/bundle_reader.h"
+#include "saver/checkpoint_reader.h"
+#include "saver/checkpoint_state.h"
+
+namespace ferry {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+#define ASSERT_OK(expr)             \
+  do {                              \
+    const absl::Status s_ = (expr); \
+    ASSERT_TRUE(s_.ok()) << s_;     \
+  } while (false)
+
+class SaverTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = ::testing::TempDir() + "/saver-XXXXXX";
+    dir = mkdtemp(pattern.data());
+  }
+  // Variables a [3] float, b int64 scalar and s string [2] in a graph of its own.
+  struct Model {
+    explicit Model(int64_t a_size = 3) {
+      Scope root(&graph);
+      a = MakeVariable(root, "a", *Numbers(a_size));
+      b = MakeVariable(root, "b", Tensor::Scalar<int64_t>(7));
+      s = MakeVariable(root, "s", Tensor::Of<std::string>({"x", std::string(70000, 'y')}));
+      ops::AssignAdd(root.WithOpName("inc_a"), a.ref,
+                     ops::OnesLike(root, a.initial_value));
+      ops::AssignAdd(root.WithOpName("inc_b"), b.ref, ops::Const<int64_t>(root, 1));
+      GlobalVariablesInitializer(root);
+      EXPECT_TRUE(root.ok()) << root.status();
+      session = std::make_unique<Session>(&graph);
+    }
+    static absl::StatusOr<Tensor> Numbers(int64_t n) {
+      FERRY_ASSIGN_OR_RETURN(Tensor t, Tensor::Allocate(DType::kFloat, {n}));
+      for (int64_t i = 0; i < n; ++i) t.data<float>()[i] = static_cast<float>(i);
+      return t;
+    }
+    absl::Status Run(const std::string& target) { return session->Run({}, {}, {target}, nullptr); }
+    Tensor Get(const std::string& name) {
+      std::vector<Tensor> out;
+      const absl::Status status = session->Run({}, {name}, {}, &out);
+      EXPECT_TRUE(status.ok()) << status;
+      return status.ok() ? out[0] : Tensor();
+    }
+    Graph graph;
+    VariableHandle a, b, s;
+    std::unique_ptr<Session> session;
+  };
+  std::string Path(const std::string& name) const { return dir + "/" + name; }
+  bool Exists(const std::string& name) const { return fs->Exists(Path(name)); }
+  std::vector<std::string> Files() const { return *fs->List(dir); }
+
+  FileSystem* const fs = FileSystem::Posix();
+  std::string dir;
+};
+
+TEST_F(SaverTest, SavesAndRestores) {
+  Model m;
+  ASSERT_OK(m.Run("init"));
+  ASSERT_OK(m.Run("inc_a"));
+  auto saver = Saver::Create(&m.graph);
+  ASSERT_OK(saver.status());
+  SaveOptions at;
+  at.global_step = 42;
+  auto path = (*saver)->Save(m.session.get(), Path("model.ckpt"), at);
+  ASSERT_OK(path.status());
+  EXPECT_EQ(*path, Path("model.ckpt-42"));
+  EXPECT_THAT(Files(), ElementsAre("checkpoint", "model.ckpt-42.data-00000-of-00001",
+                                   "model.ckpt-42.index", "model.ckpt-42.meta"));
+  EXPECT_EQ(*LatestCheckpoint(fs, dir), *path);
+  EXPECT_GT((*saver)->last_stats().bytes, 0);
+
+  Model other;
+  auto restorer = Saver::Create(&other.graph);
+  ASSERT_OK((*restorer)->Restore(other.session.get(), *path));
+  EXPECT_EQ(other.Get("a").DebugString(), "float32 [3] 1 2 3");
+  EXPECT_EQ(other.Get("b").scalar<int64_t>(), 7);
+  EXPECT_EQ(other.Get("s").data<std::string>()[1].size(), 70000u);
+  // Into variables that have values already.
+  ASSERT_OK(other.Run("inc_a"));
+  ASSERT_OK((*restorer)->Restore(other.session.get(), *path));
+  EXPECT_EQ(other.Get("a").DebugString(), "float32 [3] 1 2 3");
+}
+
+TEST_F(SaverTest, RestoresThroughItsMetaGraphAndItsNodes) {
+  Model m;
+  ASSERT_OK(m.Run("init"));
+  auto saver = Saver::Create(&m.graph);
+  auto path = (*saver)->Save(m.session.get(), Path("m"));
+  ASSERT_OK(path.status());
+
+  auto meta = ReadMetaGraph(fs, *path + ".meta");
+  ASSERT_OK(meta.status());
+  EXPECT_EQ(meta->saver_def().max_to_keep(), 5);
+  Graph graph;
+  auto imported = ImportMetaGraph(*meta, {}, &graph);
+  ASSERT_OK(imported.status());
+  auto again = Saver::FromProto(&graph, imported->saver_def);
+  ASSERT_OK(again.status());
+  Session session(&graph);
+  ASSERT_OK((*again)->Restore(&session, *path));
+  std::vector<Tensor> out;
+  ASSERT_OK(session.Run({}, {"a/read", "b"}, {}, &out));
+  EXPECT_EQ(out[0].DebugString(), "float32 [3] 0 1 2");
+  // The graph's own nodes do the same, as TensorFlow runs them.
+  ASSERT_OK(session.Run({}, {}, {"inc_a"}, nullptr));
+  ASSERT_OK(session.Run({{imported->saver_def.filename_tensor_name(),
+                          Tensor::Scalar<std::string>(*path)}},
+                        {}, {imported->saver_def.restore_op_name()}, nullptr));
+  ASSERT_OK(session.Run({}, {"a"}, {}, &out));
+  EXPECT_EQ(out[0].DebugString(), "float32 [3] 0 1 2");
+  ASSERT_OK(session.Run({{imported->saver_def.filename_tensor_name(),
+                          Tensor::Scalar<std::string>(Path("by-node"))}},
+                        {imported->saver_def.save_tensor_name()}, {}, &out));
+  EXPECT_EQ(out[0].scalar<std::string>(), Path("by-node"));
+  EXPECT_TRUE(Exists("by-node.index"));
+}
+
+TEST_F(SaverTest, ManySaversDoNotGrowTheGraphUntilTheyExport) {
+  Model m;
+  ASSERT_OK(m.Run("init"));
+  const int before = m.graph.num_nodes();
+  SaveOptions bare;
+  bare.write_meta_graph = false;
+  for (int i = 0; i < 20; ++i) {
+    auto saver = Saver::Create(&m.graph);
+    ASSERT_OK((*saver)->Save(m.session.get(), Path("m"), bare).status());
+  }
+  EXPECT_EQ(m.graph.num_nodes(), before);
+  auto saver = Saver::Create(&m.graph);
+  ASSERT_OK((*saver)->Save(m.session.get(), Path("m")).status());
+  const int with = m.graph.num_nodes();
+  for (int i = 0; i < 3; ++i) ASSERT_OK((*saver)->Save(m.session.get(), Path("m")).status());
+  EXPECT_EQ(m.graph.num_nodes(), with);
+}
+
+TEST_F(SaverTest, ListsAndMaps) {
+  Model m;
+  ASSERT_OK(m.Run("init"));
+  SaverOptions list;
+  list.var_list = {m.b};
+  auto saver = Saver::Create(&m.graph, list);
+  ASSERT_OK((*saver)->Save(m.session.get(), Path("list")).status());
+  EXPECT_EQ((*CheckpointReader::Open(fs, Path("list")))->DebugString(), "b (DT_INT64) []\n");
+  SaverOptions map;
+  map.var_map = {{"z/renamed", m.a}, {"b2", m.b}};
+  auto renamed = Saver::Create(&m.graph, map);
+  ASSERT_OK((*renamed)->Save(m.session.get(), Path("map")).status());
+  EXPECT_EQ((*CheckpointReader::Open(fs, Path("map")))->DebugString(),
+            "b2 (DT_INT64) []\nz/renamed (DT_FLOAT) [3]\n");
+  // Restoring a subset leaves the rest as it was: uninitialised here.
+  Model other;
+  SaverOptions back;
+  back.var_map = {{"z/renamed", other.a}};
+  auto restorer = Saver::Create(&other.graph, back);
+  ASSERT_OK((*restorer)->Restore(other.session.get(), Path("map")));
+  EXPECT_EQ(other.Get("a").DebugString(), "float32 [3] 0 1 2");
+  std::vector<Tensor> out;
+  EXPECT_EQ(other.session->Run({}, {"b"}, {}, &out).code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(SaverTest, RetentionKeepsTheNewest) {
+  Model m;
+  ASSERT_OK(m.Run("init"));
+  SaverOptions options;
+  options.max_to_keep = 2;
+  auto saver = Saver::Create(&m.graph, options);
+  auto save = [&](int64_t step) {
+    SaveOptions at;
+    at.global_step = step;
+    return (*saver)->Save(m.session.get(), Path("m"), at).status();
+  };
+  for (int64_t step : {1, 2, 3}) ASSERT_OK(save(step));
+  EXPECT_FALSE(Exists("m-1.index"));
+  EXPECT_FALSE(Exists("m-1.meta"));
+  EXPECT_FALSE(Exists("m-1.data-00000-of-00001"));
+  EXPECT_THAT((*saver)->last_checkpoints(), ElementsAre(Path("m-2"), Path("m-3")));
+  // Saved again, it is the newest.
+  ASSERT_OK(save(2));
+  EXPECT_THAT((*saver)->last_checkpoints(), ElementsAre(Path("m-3"), Path("m-2")));
+  EXPECT_EQ(*LatestCheckpoint(fs, dir), Path("m-2"));
+  ASSERT_OK(save(4));
+  EXPECT_FALSE(Exists("m-3.index"));
+  EXPECT_TRUE(Exists("m-2.index"));
+  // A saver that is told of old ones evicts all that are due.
+  SaverOptions one;
+  one.max_to_keep = 1;
+  auto next = Saver::Create(&m.graph, one);
+  ASSERT_OK((*next)->RecoverFromState(fs, dir));
+  EXPECT_THAT((*next)->last_checkpoints(), ElementsAre(Path("m-2"), Path("m-4")));
+  SaveOptions at;
+  at.global_step = 5;
+  ASSERT_OK((*next)->Save(m.session.get(), Path("m"), at).status());
+  EXPECT_THAT(Files(), ElementsAre("checkpoint", "m-5.data-00000-of-00001", "m-5.index",
+                                   "m-5.meta"));
+}
+
+TEST_F(SaverTest, RetentionKeepsOneEveryNHours) {
+  Model m;
+  ASSERT_OK(m.Run("init"));
+  SaverOptions options;
+  options.max_to_keep = 1;
+  options.keep_checkpoint_every_n_hours = 1;
+  auto saver = Saver::Create(&m.graph, options);
+  SaveOptions at;
+  for (int64_t step : {1, 2, 3}) {
+    at.global_step = step;
+    ASSERT_OK((*saver)->Save(m.session.get(), Path("m"), at).status());
+  }
+  EXPECT_FALSE(Exists("m-2.index"));
+  // Two hours later.
+  const double later = absl::ToUnixSeconds(absl::Now()) + 7200.0;
+  (*saver)->set_last_checkpoints_with_time({{Path("m-3"), later}});
+  at.global_step = 4;
+  ASSERT_OK((*saver)->Save(m.session.get(), Path("m"), at).status());
+  EXPECT_TRUE(Exists("m-3.index"));
+  EXPECT_THAT((*saver)->last_checkpoints(), ElementsAre(Path("m-4")));
+  EXPECT_EQ(GetCheckpointState(fs, dir)->last_preserved_timestamp(), later);
+}
+
+TEST_F(SaverTest, ZeroKeepsAndListsAll) {
+  Model m;
+  ASSERT_OK(m.Run("init"));
+  SaverOptions options;
+  options.max_to_keep = 0;
+  auto saver = Saver::Create(&m.graph, options);
+  SaveOptions at;
+  for (int64_t step = 0; step < 8; ++step) {
+    at.global_step = step;
+    ASSERT_OK((*saver)->Save(m.session.get(), Path("m"), at).status());
+  }
+  EXPECT_EQ(GetCheckpointState(fs, dir)->all_model_checkpoint_paths_size(), 8);
+  EXPECT_TRUE(Exists("m-0.index"));
+}
+
+TEST_F(SaverTest, SavingOverAPrefixAgainAndAgain) {
+  Model m;
+  auto saver = Saver::Create(&m.graph);
+  ASSERT_OK(m.Run("init"));
+  for (int i = 0; i < 4; ++i) {
+    ASSERT_OK(m.Run("inc_a"));
+    ASSERT_OK((*saver)->Save(m.session.get(), Path("m")).status());
+    ASSERT_TRUE((*BundleReader::Open(fs, Path("m")))->Verify(nullptr).empty());
+    ASSERT_OK((*saver)->Restore(m.session.get(), Path("m")));
+    EXPECT_EQ(m.Get("a").data<float>()[0], static_cast<float>(i + 1));
+  }
+}
+
+TEST_F(SaverTest, LeftoversOfKilledSavesAreClearedAndNothingElse) {
+  Model m;
+  ASSERT_OK(m.Run("init"));
+  for (const char* name :
+       {"m-7.data-00000-of-00001", "m-7.meta", "m-9.index.ferry-tmp", "checkpoint.ferry-tmp",
+        "m-8.data-00000-of-00002.ferry-tmp",
+        // Not ours to remove:
+        "other-7.data-00000-of-00001", "m-7-notes.txt", "exported.meta", "m-x.meta", "notes"}) {
+    std::ofstream(Path(name)) << "left";
+  }
+  auto saver = Saver::Create(&m.graph);
+  SaveOptions at;
+  at.global_step = 10;
+  ASSERT_OK((*saver)->Save(m.session.get(), Path("m"), at).status());
+  EXPECT_THAT(Files(),
+              ::testing::UnorderedElementsAre(
+                  "checkpoint", "m-10.data-00000-of-00001", "m-10.index", "m-10.meta",
+                  "other-7.data-00000-of-00001", "m-7-notes.txt", "exported.meta", "m-x.meta",
+                  "notes"));
+}
+
+TEST_F(SaverTest, Errors) {
+  Model m;
+  auto saver = Saver::Create(&m.graph);
+  auto status = [&](const std::string& prefix, const SaveOptions& options = {}) {
+    return (*saver)->Save(m.session.get(), prefix, options).status();
+  };
+  EXPECT_THAT(std::string(status(Path("m")).message()),
+              HasSubstr("Attempting to use uninitialized value a"));
+  EXPECT_TRUE(Files().empty());
+  ASSERT_OK(m.Run("init"));
+  EXPECT_THAT(std::string(status(Path("no/such/m")).message()),
+              HasSubstr("Parent directory of " + Path("no/such/m") + " doesn't exist, can't save."));
+  SaveOptions named;
+  named.latest_filename = "m";
+  EXPECT_THAT(std::string(status(Path("m"), named).message()),
+              HasSubstr("'latest_filename' collides with 'save_path'"));
+  named.latest_filename = "a/b";
+  EXPECT_THAT(std::string(status(Path("m"), named).message()),
+              HasSubstr("must not contain path components"));
+  ASSERT_OK(status(Path("m")));
+
+  auto restore = [&](Model* into, const SaverOptions& options, const std::string& prefix) {
+    auto s = Saver::Create(&into->graph, options);
+    EXPECT_TRUE(s.ok()) << s.status();
+    return std::string((*s)->Restore(into->session.get(), prefix).message());
+  };
+  EXPECT_THAT(restore(&m, {}, Path("nothing")),
+              HasSubstr("The passed save_path is not a valid checkpoint: " + Path("nothing")));
+  Model wide(4);
+  ASSERT_OK(wide.Run("init"));
+  EXPECT_THAT(restore(&wide, {}, Path("m")),
+              HasSubstr("Assign requires shapes of both tensors to match. lhs shape= [4] rhs "
+                        "shape= [3]"));
+  EXPECT_EQ(wide.Get("a").num_elements(), 4);
+  SaverOptions wrong;
+  wrong.var_map = {{"b", m.a}};
+  EXPECT_THAT(restore(&m, wrong, Path("m")),
+              HasSubstr("tensor_name = b; expected dtype float does not equal original dtype "
+                        "int64"));
+  wrong.var_map = {{"bb", m.b}};
+  EXPECT_THAT(restore(&m, wrong, Path("m")), HasSubstr("Key bb not found in checkpoint"));
+  SaverOptions twice;
+  twice.var_map = {{"a", m.a}, {"a", m.b}};
+  EXPECT_EQ(Saver::Create(&m.graph, twice).status().message(),
+            "At least two variables have the same name: a");
+  Graph empty;
+  EXPECT_EQ(Saver::Create(&empty).status().message(), "No variables to save");
+  SaverOptions allowed;
+  allowed.allow_empty = true;
+  ASSERT_OK(Saver::Create(&empty, allowed).status());
+}
+
+TEST_F(SaverTest, ARestoreThatFailsChangesNothing) {
+  Model m(100000);
+  ASSERT_OK(m.Run("init"));
+  auto saver = Saver::Create(&m.graph);
+  ASSERT_OK((*saver)->Save(m.session.get(), Path("m")).status());
+  ASSERT_OK(m.Run("inc_a"));
+  ASSERT_OK(m.Run("inc_b"));
+  // The last byte of the data belongs to the last variable.
+  const std::string data = Path("m.data-00000-of-00001");
+  std::string bytes = *ReadFile(fs, data);
+  bytes.back() = static_cast<char>(bytes.back() ^ 1);
+  std::ofstream(data, std::ios::binary) << bytes;
+  const absl::Status status = (*saver)->Restore(m.session.get(), Path("m"));
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
+  EXPECT_EQ(m.Get("a").data<float>()[1], 2);
+  EXPECT_EQ(m.Get("b").scalar<int64_t>(), 8);
+}
+
+TEST_F(SaverTest, WithoutMemoryForACopyItRestoresInPlace) {
+  Model m(1 << 20);
+  ASSERT_OK(m.Run("init"));
+  auto saver = Saver::Create(&m.graph);
+  ASSERT_OK((*saver)->Save(m.session.get(), Path("m")).status());
+  ASSERT_OK(m.Run("inc_a"));
+  const float* address = m.session->variables()->Find("a")->tensor().data<float>();
+  HostAllocator* host = HostAllocator::Get();
+  host->set_limit(host->bytes_in_use() + (1 << 20));
+  const absl::Status status = (*saver)->Restore(m.session.get(), Path("m"));
+  host->set_limit(int64_t{1} << 40);
+  ASSERT_OK(status);
+  EXPECT_EQ(m.Get("a").data<float>()[1], 1);
+  EXPECT_EQ(m.session->variables()->Find("a")->tensor().data<float>(), address);
+}
+
+TEST_F(SaverTest, ReshapeRestoresIntoAnotherShape) {
+  Model m(6);
+  ASSERT_OK(m.Run("init"));
+  ASSERT_OK((*Saver::Create(&m.graph))->Save(m.session.get(), Path("m")).status());
+  Graph graph;
+  Scope root(&graph);
+  MakeVariable(root, "a", Tensor::Of<float>(std::vector<float>(6), {2, 3}));
+  Session session(&graph);
+  SaverOptions options;
+  options.reshape = true;
+  auto saver = Saver::Create(&graph, options);
+  ASSERT_OK((*saver)->Restore(&session, Path("m")));
+  std::vector<Tensor> out;
+  ASSERT_OK(session.Run({}, {"a"}, {}, &out));
+  EXPECT_EQ(out[0].DebugString(), "float32 [2,3] 0 1 2 3 4 5");
+}
+
+// Training goes on while saves run; every checkpoint is one moment: all elements of `a` moved on by
+// the same number of steps as `b`.
+TEST_F(SaverTest, BackgroundSavesAreOneMoment) {
+  Model m(50000);
+  ASSERT_OK(m.Run("init"));
+  SaverOptions options;
+  options.max_to_keep = 3;
+  auto saver = Saver::Create(&m.graph, options);
+  auto step = m.session->MakeCallable({{}, {}, {"inc_a", "inc_b"}});
+  ASSERT_OK(step.status());
+  int64_t started = 0, skipped = 0;
+  for (int64_t i = 0; i < 400; ++i) {
+    ASSERT_OK(step->Run({}, nullptr));
+    if (i % 20 == 0) {
+      SaveOptions at;
+      at.global_step = i;
+      AsyncSaveOptions async;
+      async.when_busy = i % 40 == 0 ? WhenBusy::kWait : WhenBusy::kSkip;
+      auto began = (*saver)->SaveAsync(m.session.get(), Path("m"), at, async);
+      ASSERT_OK(began.status());
+      ++(*began ? started : skipped);
+    }
+  }
+  ASSERT_OK((*saver)->WaitForPending());
+  EXPECT_GE(started, 10);
+  EXPECT_EQ(started + skipped, 20);
+  const std::vector<std::string> paths = (*saver)->last_checkpoints();
+  ASSERT_EQ(paths.size(), 3u);
+  for (const std::string& path : paths) {
+    auto reader = BundleReader::Open(fs, path);
+    ASSERT_OK(reader.status());
+    const Tensor a = *(*reader)->Read("a"), b = *(*reader)->Read("b");
+    const float moved = static_cast<float>(b.scalar<int64_t>() - 7);
+    for (int64_t i = 0; i < a.num_elements(); ++i) {
+      ASSERT_EQ(a.data<float>()[i], static_cast<float>(i) + moved) << path;
+    }
+  }
+}
+
+TEST_F(SaverTest, ABackgroundSavesErrorIsToldOnce) {
+  Model m;
+  ASSERT_OK(m.Run("init"));
+  auto saver = Saver::Create(&m.graph);
+  auto began = (*saver)->SaveAsync(m.session.get(), Path("no/such/dir/m"));
+  ASSERT_OK(began.status());
+  EXPECT_THAT(std::string((*saver)->WaitForPending().message()), HasSubstr("Parent directory"));
+  ASSERT_OK((*saver)->WaitForPending());
+  ASSERT_OK((*saver)->SaveAsync(m.session.get(), Path("m")).status());
+  ASSERT_OK((*saver)->WaitForPending());
+  EXPECT_TRUE(Exists("m.index"));
+}
+
+TEST_F(SaverTest, StepNumbersCanBePaddedAndPathsRelative) {
+  Model m;
+  ASSERT_OK(m.Run("init"));
+  SaverOptions options;
+  options.pad_step_number = true;
+  options.save_relative_paths = true;
+  auto saver = Saver::Create(&m.graph, options);
+  SaveOptions at;
+  at.global_step = 12;
+  auto path = (*saver)->Save(m.session.get(), Path("m"), at);
+  ASSERT_OK(path.status());
+  EXPECT_EQ(*path, Path("m-00000012"));
+  EXPECT_THAT(*ReadFile(fs, Path("checkpoint")),
+              HasSubstr("model_checkpoint_path: \"m-00000012\""));
+  EXPECT_EQ(*LatestCheckpoint(fs, dir), *path);
+}
+
+}  // namespace
+}  // namespace ferry
