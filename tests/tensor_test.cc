@@ -77,7 +77,7 @@ TEST(TensorShapeTest, ChangesAndPrints) {
 }
 
 TEST(DTypeTest, NamesComeBack) {
-  for (int number = 1; number <= 30; ++number) {
+  for (int number = 1; number <= 32; ++number) {
     const DType t = static_cast<DType>(number);
     ASSERT_TRUE(IsKnown(t)) << number;
     ASSERT_TRUE(IsKnown(RefType(t)));
@@ -89,7 +89,7 @@ TEST(DTypeTest, NamesComeBack) {
     }
     EXPECT_EQ(DTypeEnumName(t), proto::DataType_Name(static_cast<proto::DataType>(number)));
   }
-  for (int number : {0, 31, 99, 100, 131, 201, 230, -1}) {
+  for (int number : {0, 33, 99, 100, 133, 201, 230, -1}) {
     EXPECT_FALSE(IsKnown(static_cast<DType>(number))) << number;
     EXPECT_EQ(ElementSize(static_cast<DType>(number)), 0u);
   }
@@ -321,7 +321,7 @@ std::string Written(const Tensor& t) {
 }
 
 TEST(TensorProtoTest, EveryTypeComesBackInEveryShape) {
-  for (int number = 1; number <= 30; ++number) {
+  for (int number = 1; number <= 32; ++number) {
     const DType dtype = static_cast<DType>(number);
     if (dtype == DType::kResource || dtype == DType::kVariant) continue;
     for (const TensorShape& shape : {TensorShape(), TensorShape({1}), TensorShape({0, 4}),
@@ -337,6 +337,8 @@ TEST(TensorProtoTest, EveryTypeComesBackInEveryShape) {
           bytes[i] = static_cast<uint8_t>(i * 37 + 0xc5);
           if (dtype == DType::kBool) bytes[i] = i % 3 == 0;
           if (dtype == DType::kUint4) bytes[i] &= 15;
+          if (dtype == DType::kUint2) bytes[i] &= 3;
+          if (dtype == DType::kInt2) bytes[i] = static_cast<uint8_t>(i % 2 ? -2 : 1);
           if (dtype == DType::kInt4) bytes[i] = static_cast<uint8_t>(i % 2 ? -3 : 7);
         }
       }
@@ -453,7 +455,7 @@ TEST(TensorProtoTest, HostileMessagesGetErrors) {
            std::string("dtype: DT_RESOURCE tensor_shape { }"),
            std::string("dtype: DT_VARIANT tensor_shape { }"),
            std::string("dtype: DT_FLOAT_REF tensor_shape { } float_val: 1"),
-           std::string("dtype: DT_INT2 tensor_shape { } int_val: 1"),
+           std::string("dtype: DT_FLOAT4_E2M1FN tensor_shape { } int_val: 1"),
        }) {
     EXPECT_TRUE(absl::IsInvalidArgument(Read(bad).status())) << bad;
   }

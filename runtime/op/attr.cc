@@ -283,6 +283,13 @@ absl::StatusOr<PartialShape> FromProto(const proto::TensorShapeProto& shape) {
 
 namespace {
 
+// The value of an element of int4, uint4, int2 or uint2, which is in the low bits of its byte.
+int NarrowInt(DType t, uint8_t byte) {
+  const int bits = t == DType::kInt4 || t == DType::kUint4 ? 4 : 2;
+  const int sign = t == DType::kInt4 || t == DType::kInt2 ? 1 << (bits - 1) : 0;
+  return ((byte & ((1 << bits) - 1)) ^ sign) - sign;
+}
+
 // Whether make_tensor_proto writes several elements of the type as tensor_content.
 bool HasContentForm(DType t) {
   switch (t) {
@@ -426,25 +433,23 @@ void ToProto(const Tensor& t, proto::TensorProto* out) {
     case DType::kQint32:
       return Write<int32_t>(t, out->mutable_int_val());
     case DType::kUint8:
-    case DType::kUint2:
     case DType::kQuint8:
       return Write<uint8_t>(t, out->mutable_int_val());
     case DType::kInt16:
     case DType::kQint16:
       return Write<int16_t>(t, out->mutable_int_val());
     case DType::kInt8:
-    case DType::kInt2:
     case DType::kQint8:
       return Write<int8_t>(t, out->mutable_int_val());
     case DType::kUint16:
     case DType::kQuint16:
       return Write<uint16_t>(t, out->mutable_int_val());
     case DType::kInt4:
-    case DType::kUint4: {
-      // Of int4's four bits, the highest is the sign.
-      const int sign = t.dtype() == DType::kInt4 ? 8 : 0;
+    case DType::kUint4:
+    case DType::kInt2:
+    case DType::kUint2: {
       const auto* p = static_cast<const uint8_t*>(t.raw());
-      for (int64_t i = 0; i < n; ++i) out->add_int_val(((p[i] & 15) ^ sign) - sign);
+      for (int64_t i = 0; i < n; ++i) out->add_int_val(NarrowInt(t.dtype(), p[i]));
       return;
     }
     case DType::kInt64:
@@ -502,8 +507,6 @@ absl::StatusOr<Tensor> FromProto(const proto::TensorProto& p) {
     case DType::kQuint8:
     case DType::kInt8:
     case DType::kQint8:
-    case DType::kInt2:
-    case DType::kUint2:
       return ReadValues<uint8_t>(dtype, shape, p.int_val());
     case DType::kInt16:
     case DType::kQint16:
@@ -511,13 +514,14 @@ absl::StatusOr<Tensor> FromProto(const proto::TensorProto& p) {
     case DType::kQuint16:
       return ReadValues<uint16_t>(dtype, shape, p.int_val());
     case DType::kInt4:
-    case DType::kUint4: {
+    case DType::kUint4:
+    case DType::kInt2:
+    case DType::kUint2: {
       FERRY_ASSIGN_OR_RETURN(Tensor t, ReadValues<uint8_t>(dtype, shape, p.int_val()));
       auto* bytes = static_cast<uint8_t*>(t.raw());
-      // As it lies in TensorFlow's memory: int4 with its sign extended.
-      const uint8_t sign = dtype == DType::kInt4 ? 8 : 0;
+      // As they lie in TensorFlow's memory: with the sign extended.
       for (int64_t i = 0; i < t.num_elements(); ++i) {
-        bytes[i] = static_cast<uint8_t>(((bytes[i] & 15) ^ sign) - sign);
+        bytes[i] = static_cast<uint8_t>(NarrowInt(dtype, bytes[i]));
       }
       return t;
     }

@@ -58,7 +58,7 @@ void ToProto(const PartialShape& shape, proto::TensorShapeProto* out);
 absl::StatusOr<PartialShape> FromProto(const proto::TensorShapeProto& shape);
 // Writes as TensorFlow's make_tensor_proto does: tensor_content for more than one element of the
 // integers of a byte or more and the floats, else the typed field (single elements, bool, complex,
-// string, int4, uint4).
+// string, and the integers below a byte).
 void ToProto(const Tensor& tensor, proto::TensorProto* out);
 // Reads every encoding: tensor_content, typed fields, and those shorter than the shape (the last
 // value repeats; none at all means zeros). InvalidArgument for more values than elements, a wrong
