@@ -12,9 +12,10 @@ namespace {
 absl::StatusOr<std::string> FindPrefix(FileSystem* fs, const std::string& path) {
   const absl::StatusOr<FileInfo> info = fs->Stat(path);
   if (!info.ok() || !info->is_directory || CheckpointExists(fs, path)) return path;
-  FERRY_ASSIGN_OR_RETURN(const std::string latest, LatestCheckpoint(fs, path));
-  if (latest.empty()) return NotFound("there is no checkpoint in the directory '", path, "'");
-  return latest;
+  absl::StatusOr<std::string> latest = FindLatestCheckpoint(fs, path);
+  if (!absl::IsNotFound(latest.status())) return latest;
+  return NotFound("there is no checkpoint in the directory '", path, "': it has no state file '",
+                  kStateFileName, "'");
 }
 
 }  // namespace

@@ -33,8 +33,9 @@ class CheckpointReader {
   };
 
   // `path` is a prefix, or a directory, whose latest checkpoint is taken. Errors as
-  // BundleReader::Open; NotFound for a directory without a checkpoint; InvalidArgument, which says
-  // to pass the prefix, for the name of one of a checkpoint's files.
+  // BundleReader::Open; NotFound for a directory without a state file, DataLoss for one whose state
+  // file is damaged; InvalidArgument, which says to pass the prefix, for the name of one of a
+  // checkpoint's files.
   static absl::StatusOr<std::unique_ptr<CheckpointReader>> Open(FileSystem* fs,
                                                                 const std::string& path);
 

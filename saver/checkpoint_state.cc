@@ -5,9 +5,12 @@
 
 #include <cstdio>
 #include <filesystem>
+#include <map>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/strip.h"
 #include "runtime/base/crc32c.h"
 #include "runtime/base/status.h"
 #include "saver/bundle_writer.h"
@@ -89,22 +92,46 @@ bool CheckpointExists(FileSystem* fs, const std::string& prefix) {
   return v1.ok() && !v1->is_directory;
 }
 
-absl::StatusOr<std::string> LatestCheckpoint(FileSystem* fs, const std::string& dir,
-                                             const std::string& latest_filename) {
-  const absl::StatusOr<proto::CheckpointState> state = GetCheckpointState(fs, dir, latest_filename);
-  if (absl::IsNotFound(state.status())) return "";
-  if (absl::IsDataLoss(state.status())) {
-    absl::FPrintF(stderr, "%s\n", state.status().message());
-    return "";
-  }
-  if (!state.ok()) return state.status();
-  const std::string& path = state->model_checkpoint_path();
+absl::StatusOr<std::string> FindLatestCheckpoint(FileSystem* fs, const std::string& dir,
+                                                 const std::string& latest_filename) {
+  FERRY_ASSIGN_OR_RETURN(const proto::CheckpointState state,
+                         GetCheckpointState(fs, dir, latest_filename));
+  const std::string& path = state.model_checkpoint_path();
   if (CheckpointExists(fs, path)) return path;
   const std::string beside = JoinPath(dir, BaseName(path));
   if (CheckpointExists(fs, beside)) return beside;
-  absl::FPrintF(stderr, "Couldn't match files for checkpoint %s, which '%s' names\n", path,
-                JoinPath(dir, latest_filename));
-  return "";
+  return DataLoss("Couldn't match files for checkpoint ", path, ", which '",
+                  JoinPath(dir, latest_filename), "' names: '", IndexFileName(beside),
+                  "' is missing");
+}
+
+absl::StatusOr<std::string> LatestCheckpoint(FileSystem* fs, const std::string& dir,
+                                             const std::string& latest_filename) {
+  absl::StatusOr<std::string> latest = FindLatestCheckpoint(fs, dir, latest_filename);
+  if (absl::IsNotFound(latest.status())) return "";
+  if (absl::IsDataLoss(latest.status())) {
+    absl::FPrintF(stderr, "%s\n", latest.status().message());
+    return "";
+  }
+  return latest;
+}
+
+absl::StatusOr<std::vector<std::string>> ListCheckpoints(FileSystem* fs,
+                                                         const std::string& prefix) {
+  const std::string dir = DirName(prefix);
+  FERRY_ASSIGN_OR_RETURN(const std::vector<std::string> files, fs->List(dir));
+  std::map<int64_t, std::string> by_step;
+  for (const std::string& file : files) {
+    absl::string_view rest = file;
+    int64_t step;
+    if (absl::ConsumePrefix(&rest, BaseName(prefix) + "-") &&
+        absl::ConsumeSuffix(&rest, ".index") && absl::SimpleAtoi(rest, &step) && step >= 0) {
+      by_step[step] = absl::StrCat(prefix, "-", rest);
+    }
+  }
+  std::vector<std::string> found;
+  for (auto& [step, path] : by_step) found.push_back(std::move(path));
+  return found;
 }
 
 absl::Status UpdateCheckpointState(FileSystem* fs, const std::string& dir,

@@ -30,11 +30,19 @@ absl::StatusOr<proto::CheckpointState> GetCheckpointState(
 bool CheckpointExists(FileSystem* fs, const std::string& prefix);
 
 // The latest checkpoint's prefix. When its files aren't where the state says (the directory was
-// moved), those of the same name beside the state file count. "" when the state file is missing or
-// damaged or the files are gone (the latter two are said on standard error). Errors of the file
-// system otherwise.
+// moved), those of the same name beside the state file count. NotFound without a state file;
+// DataLoss, naming the file, when it is damaged, or what it names has no files.
+absl::StatusOr<std::string> FindLatestCheckpoint(
+    FileSystem* fs, const std::string& dir, const std::string& latest_filename = kStateFileName);
+
+// The same as TensorFlow's users know it: "" when there is no state file, and, said on standard
+// error, when it is damaged or the files are gone. Errors of the file system otherwise.
 absl::StatusOr<std::string> LatestCheckpoint(FileSystem* fs, const std::string& dir,
                                              const std::string& latest_filename = kStateFileName);
+
+// The prefixes `prefix`-N whose index is there, by N: what a directory without a state file holds.
+absl::StatusOr<std::vector<std::string>> ListCheckpoints(FileSystem* fs,
+                                                         const std::string& prefix);
 
 // Replaces the state file durably. `all_paths` go from the oldest to the newest; the model path is
 // added where it isn't their last. `all_timestamps` (seconds since 1970) are empty or as many as

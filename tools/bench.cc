@@ -21,6 +21,7 @@
 #include "runtime/graph/ops.h"
 #include "runtime/graph/variables.h"
 #include "runtime/session/session.h"
+#include "runtime/tensor/buffer.h"
 #include "saver/saver.h"
 #include "tools/hand_written_mlp.h"
 #include "tools/train.h"
@@ -62,6 +63,22 @@ void ResetPeak() {
   clear << 5;
 }
 
+absl::Status CheckOptions(const BenchOptions& options) {
+  if (options.mib < 1 || options.tensors < 1 || options.rounds < 1) {
+    return InvalidArgument("--mib, --tensors and --rounds must be at least 1");
+  }
+  // More take hours, of no use.
+  if (options.tensors > 100000) return InvalidArgument("--tensors is beyond 100000");
+  if (options.rounds > 10000) return InvalidArgument("--rounds is beyond 10000");
+  // The variables, and their values on their way into them.
+  const int64_t limit = HostAllocator::Get()->limit() / 2 >> 20;
+  if (options.mib > limit) {
+    return ResourceExhausted("--mib ", options.mib, ": at most ", limit,
+                             " fit into this machine's memory");
+  }
+  return absl::OkStatus();
+}
+
 // A graph of float variables, filled with random bits, in a session.
 struct Model {
   Graph graph;
@@ -71,9 +88,6 @@ struct Model {
   Session::Callable step;  // Changes every variable.
 
   absl::Status Make(const BenchOptions& options) {
-    if (options.mib < 1 || options.tensors < 1 || options.rounds < 1) {
-      return InvalidArgument("--mib, --tensors and --rounds must be at least 1");
-    }
     const int64_t elements =
         std::max<int64_t>(1, (options.mib << 20) / options.tensors / 4);
     const Scope root(&graph);
@@ -182,6 +196,7 @@ absl::StatusOr<double> PerCallNs(int64_t n, F&& fn) {
 }  // namespace
 
 absl::StatusOr<Json> BenchSave(const BenchOptions& options) {
+  FERRY_RETURN_IF_ERROR(CheckOptions(options));
   Model model;
   FERRY_RETURN_IF_ERROR(model.Make(options));
   WorkDir dir;
@@ -271,6 +286,7 @@ absl::StatusOr<Json> BenchSave(const BenchOptions& options) {
 }
 
 absl::StatusOr<Json> BenchRestore(const BenchOptions& options) {
+  FERRY_RETURN_IF_ERROR(CheckOptions(options));
   Model model;
   FERRY_RETURN_IF_ERROR(model.Make(options));
   WorkDir dir;
@@ -325,6 +341,7 @@ absl::StatusOr<Json> BenchRestore(const BenchOptions& options) {
 }
 
 absl::StatusOr<Json> BenchRun(const BenchOptions& options) {
+  FERRY_RETURN_IF_ERROR(CheckOptions(options));
   Graph graph;
   const Scope root(&graph);
   const VariableHandle v = MakeVariable(root, "v", Tensor::Scalar<float>(0));
@@ -442,6 +459,7 @@ absl::Status BenchTrainCase(const TrainCase& c, const BenchOptions& options, Jso
 }  // namespace
 
 absl::StatusOr<Json> BenchTrain(const BenchOptions& options) {
+  FERRY_RETURN_IF_ERROR(CheckOptions(options));
   Json json{{"rounds", options.rounds}};
   FERRY_RETURN_IF_ERROR(
       BenchTrainCase({"digits", {64, 128, 64, 10}, 32, 2000}, options, &json));

@@ -1,12 +1,17 @@
 // The `ferry` command: trains, and looks at what training left. Each subcommand is a function
 // below; what they do lies in the other files of this folder.
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
+#include <exception>
 #include <iostream>
 #include <string>
+#include <utility>
 
 #include "CLI/CLI.hpp"
 #include "fmt/format.h"
@@ -28,6 +33,12 @@ namespace {
 // A flag, so that the handler does nothing else.
 std::atomic<bool> stop_asked{false};
 void OnSignal(int) { stop_asked.store(true); }
+
+// All that goes to standard output; Main looks at the end whether it got there.
+template <typename... Args>
+void Say(fmt::format_string<Args...> format, Args&&... args) {
+  std::cout << fmt::format(format, std::forward<Args>(args)...);
+}
 
 void Print(const Json& json) {
   // Names may hold any bytes; JSON can't.
@@ -80,6 +91,7 @@ struct TrainCommand {
     app->add_option("--seed", options.seed, "Of the initial values and the order of the data")
         ->capture_default_str();
     app->add_option("--threads", options.threads, "0: as many as there are cores")
+        ->check(CLI::Range(0, 1024))
         ->capture_default_str();
     app->add_flag("--json", json, "Print one JSON object");
   }
@@ -119,18 +131,18 @@ struct TrainCommand {
              {"chart_file", r.chart_file}});
       return absl::OkStatus();
     }
-    fmt::print("{} at step {} (from {}, {:.0f} steps/s, {} saves)\n",
+    Say("{} at step {} (from {}, {:.0f} steps/s, {} saves)\n",
                r.stopped ? "stopped" : "done", r.last_step, r.first_step, r.steps_per_second,
                r.saves);
-    fmt::print("test accuracy   {:.4f}\n", r.test_accuracy);
-    fmt::print("train accuracy  {:.4f}\n", r.train_accuracy);
-    fmt::print("checkpoint      {}\n", r.checkpoint);
-    fmt::print("event file      {}   (tensorboard --logdir {})\n", r.event_file,
+    Say("test accuracy   {:.4f}\n", r.test_accuracy);
+    Say("train accuracy  {:.4f}\n", r.train_accuracy);
+    Say("checkpoint      {}\n", r.checkpoint);
+    Say("event file      {}   (tensorboard --logdir {})\n", r.event_file,
                options.model_dir);
-    fmt::print("curves          {}\n", r.chart_file);
-    fmt::print("graph           {}   (ferry summary {} --svg graph.svg draws it)\n", r.graph_file,
+    Say("curves          {}\n", r.chart_file);
+    Say("graph           {}   (ferry summary {} --svg graph.svg draws it)\n", r.graph_file,
                r.graph_file);
-    if (r.stopped) fmt::print("Run the same command again to go on.\n");
+    if (r.stopped) Say("Run the same command again to go on.\n");
     return absl::OkStatus();
   }
 };
@@ -158,7 +170,7 @@ struct InspectCommand {
     if (!tensor_name.empty()) {
       FERRY_ASSIGN_OR_RETURN(Tensor t, reader->GetTensor(tensor_name));
       if (!npy.empty()) return WriteNpy(fs, npy, t);
-      fmt::print("{}\n", t.DebugString(1 << 20));
+      Say("{}\n", t.DebugString(1 << 20));
       return absl::OkStatus();
     }
     int64_t parameters = 0;
@@ -173,16 +185,16 @@ struct InspectCommand {
                            {"crc32c", t.crc32c}});
         continue;
       }
-      fmt::print("{} ({}) {}\n", t.name, DTypeEnumName(t.dtype), t.shape.DebugString());
+      Say("{} ({}) {}\n", t.name, DTypeEnumName(t.dtype), t.shape.DebugString());
       if (all_tensors) {
         FERRY_ASSIGN_OR_RETURN(Tensor value, reader->GetTensor(t.name));
-        fmt::print("  {}\n", value.DebugString(1 << 20));
+        Say("  {}\n", value.DebugString(1 << 20));
       }
     }
     if (json) {
       Print({{"tensors", tensors}, {"parameters", parameters}, {"shards", reader->num_shards()}});
     } else {
-      fmt::print("{}: {} tensors, {} parameters, {} shard{}\n", reader->prefix(), all.size(),
+      Say("{}: {} tensors, {} parameters, {} shard{}\n", reader->prefix(), all.size(),
                  parameters, reader->num_shards(), reader->num_shards() == 1 ? "" : "s");
     }
     return absl::OkStatus();
@@ -212,14 +224,14 @@ struct VerifyCommand {
              {"data_bytes", r.data_bytes},
              {"damage", damage}});
     } else {
-      for (const absl::Status& s : r.damage) fmt::print("damaged: {}\n", std::string(s.message()));
+      for (const absl::Status& s : r.damage) Say("damaged: {}\n", std::string(s.message()));
     }
     if (!r.damage.empty()) {
       return DataLoss(r.prefix.empty() ? what : r.prefix, ": ", r.damage.size(),
                       r.damage.size() == 1 ? " thing is" : " things are", " damaged");
     }
     if (!json) {
-      fmt::print("{}: sound: {} tensors, {} bytes, every crc checked\n", r.prefix, r.tensors,
+      Say("{}: sound: {} tensors, {} bytes, every crc checked\n", r.prefix, r.tensors,
                  r.data_bytes);
     }
     return absl::OkStatus();
@@ -250,7 +262,7 @@ struct SummaryCommand {
     }
     std::cout << SummarizeGraph(graph);
     for (const std::string& f : {svg, dot}) {
-      if (!f.empty()) fmt::print("drawn in {}\n", f);
+      if (!f.empty()) Say("drawn in {}\n", f);
     }
     return absl::OkStatus();
   }
@@ -273,6 +285,7 @@ struct BenchCommand {
     app->add_option("--rounds", options.rounds, "Interleaved rounds; figures are medians")
         ->capture_default_str();
     app->add_option("--threads", options.threads, "0: as many as there are cores")
+        ->check(CLI::Range(0, 1024))
         ->capture_default_str();
     app->add_option("--device", device, "auto, cpu or gpu")
         ->check(CLI::IsMember({"auto", "cpu", "gpu"}));
@@ -328,14 +341,36 @@ int Main(int argc, char** argv) {
     // Help that was asked for is no error; anything else is wrong usage.
     return app.exit(e) == 0 ? 0 : 2;
   }
+  errno = 0;
+  if (!std::cout.flush() && status.ok()) {
+    status = Unavailable("standard output can't be written",
+                         errno == 0 ? "" : absl::StrCat(": ", std::strerror(errno)));
+  }
   if (status.ok()) return 0;
-  std::cout.flush();
   std::cerr << "ferry: " << absl::StatusCodeToString(status.code()) << ": " << status.message()
             << "\n";
   return 1;
 }
 
+// A file that is opened must not become the standard output or error of a process that was started
+// without one, or messages would be written into it. These stand-ins refuse what they are for.
+void OpenStandardStreams() {
+  for (int fd = 0; fd < 3; ++fd) {
+    if (fcntl(fd, F_GETFD) >= 0) continue;
+    if (open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY) != fd) _exit(1);
+  }
+}
+
 }  // namespace
 }  // namespace ferry
 
-int main(int argc, char** argv) { return ferry::Main(argc, argv); }
+int main(int argc, char** argv) {
+  ferry::OpenStandardStreams();
+  try {
+    return ferry::Main(argc, argv);
+  } catch (const std::exception& e) {
+    // From the libraries; memory and threads may run out.
+    std::cerr << "ferry: " << e.what() << "\n";
+    return 1;
+  }
+}

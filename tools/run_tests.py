@@ -1,4 +1,6 @@
-"""What test.sh runs: the build with its tests, the tests beside TensorFlow, and one closing line."""
+"""What test.sh runs: the build with its tests, the command's tests, those beside TensorFlow, and one
+closing line.
+"""
 
 import argparse
 import contextlib
@@ -97,22 +99,29 @@ def _run_python_test(python, test, environment):
     return counts
 
 
-def _run_tests_beside_tensorflow(long, phases):
+def _run_python_tests(folder, python, environment, phases):
     counts = test_summary.Counts()
+    for test in sorted((_ROOT / "tests" / folder).glob("*_test.py")):
+        with phases.measure(str(test.relative_to(_ROOT))):
+            counts += _run_python_test(python, test, environment)
+    return counts
+
+
+def _run_all_python_tests(long, phases):
+    """The tests of the command with this Python, and those beside TensorFlow with another."""
+    bin_folder = _bazel("info", "bazel-bin", check=True, stdout=subprocess.PIPE,
+                        stderr=subprocess.DEVNULL, text=True).stdout.strip()
+    environment = dict(os.environ, FERRY_BIN=bin_folder, FERRY_ROOT=str(_ROOT),
+                       FERRY_LONG="1" if long else "", TF_CPP_MIN_LOG_LEVEL="3",
+                       CUDA_VISIBLE_DEVICES="", PYTHONDONTWRITEBYTECODE="1")
+    counts = _run_python_tests("cli", sys.executable, environment, phases)
     with phases.measure("virtual environment"):
         try:
             python = _prepare_venv()
         except (OSError, subprocess.CalledProcessError) as error:
             counts.fail(f"virtual environment: {error}")
             return counts
-    bin_folder = _bazel("info", "bazel-bin", check=True, stdout=subprocess.PIPE,
-                        stderr=subprocess.DEVNULL, text=True).stdout.strip()
-    environment = dict(os.environ, FERRY_BIN=bin_folder, FERRY_ROOT=str(_ROOT),
-                       FERRY_LONG="1" if long else "", TF_CPP_MIN_LOG_LEVEL="3",
-                       CUDA_VISIBLE_DEVICES="", PYTHONDONTWRITEBYTECODE="1")
-    for test in sorted((_ROOT / "tests" / "tf").glob("*_test.py")):
-        with phases.measure(f"beside TensorFlow: {test.name}"):
-            counts += _run_python_test(python, test, environment)
+    counts += _run_python_tests("tf", python, environment, phases)
     return counts
 
 
@@ -124,7 +133,7 @@ def main():
     if not args.sanitizers:
         with phases.measure("build and C++ tests"):
             total += _run_bazel_tests(args.long)
-        total += _run_tests_beside_tensorflow(args.long, phases)
+        total += _run_all_python_tests(args.long, phases)
     for name in args.sanitizers or (_SANITIZERS if args.long else ()):
         with phases.measure(name):
             total += _run_bazel_tests(args.long, config=name)

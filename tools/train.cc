@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <limits>
 #include <numeric>
 
 #include "fmt/format.h"
@@ -47,6 +48,10 @@ absl::Status CheckOptions(const TrainOptions& o) {
   FERRY_RETURN_IF_ERROR(positive("--batch_size", o.batch_size));
   FERRY_RETURN_IF_ERROR(positive("--save_checkpoints_steps", o.save_checkpoints_steps));
   FERRY_RETURN_IF_ERROR(positive("--summary_steps", o.summary_steps));
+  if (o.steps > std::numeric_limits<int64_t>::max() / o.batch_size - 1) {
+    return InvalidArgument("--steps ", o.steps, " of --batch_size ", o.batch_size,
+                           " are more examples than can be counted");
+  }
   for (int64_t h : o.hidden) FERRY_RETURN_IF_ERROR(positive("a size in --hidden", h));
   if (o.keep_checkpoint_max < 0) return InvalidArgument("--keep_checkpoint_max is negative");
   if (!(o.learning_rate >= 0) || !std::isfinite(o.learning_rate)) {
@@ -132,6 +137,31 @@ absl::StatusOr<double> Accuracy(Session* session, const Examples& examples, int6
   return out[0].scalar<float>();
 }
 
+// The checkpoint to go on from; "" to start anew. One that is there must be used: starting over
+// would throw work away. Tells the saver which ones there are.
+absl::StatusOr<std::string> FindStart(FileSystem* fs, const std::string& prefix, Saver* saver) {
+  const std::string dir = DirName(prefix);
+  absl::StatusOr<std::string> latest = FindLatestCheckpoint(fs, dir);
+  if (latest.ok()) {
+    FERRY_RETURN_IF_ERROR(saver->RecoverFromState(fs, dir));
+    return latest;
+  }
+  if (absl::IsDataLoss(latest.status())) {
+    return Annotate(latest.status(),
+                    absl::StrCat("looking for a checkpoint to resume from (without the file '",
+                                 JoinPath(dir, kStateFileName),
+                                 "' training resumes from the last checkpoint that is there)"));
+  }
+  if (!absl::IsNotFound(latest.status())) return latest;
+  // A first save may have been killed before it wrote the state file; or it was removed.
+  const absl::StatusOr<std::vector<std::string>> found = ListCheckpoints(fs, prefix);
+  if (absl::IsNotFound(found.status())) return "";
+  if (!found.ok()) return found.status();
+  if (found->empty()) return "";
+  FERRY_RETURN_IF_ERROR(saver->recover_last_checkpoints(fs, *found));
+  return found->back();
+}
+
 }  // namespace
 
 const std::vector<int64_t>& BatchOrder::Rows(int64_t step) {
@@ -212,7 +242,8 @@ absl::StatusOr<TrainReport> Train(FileSystem* fs, const TrainOptions& options) {
       BuildClassifier(options, data->num_features, data->num_classes, &graph));
 
   SaverOptions saver_options;
-  saver_options.max_to_keep = static_cast<int>(options.keep_checkpoint_max);
+  saver_options.max_to_keep = static_cast<int>(
+      std::min<int64_t>(options.keep_checkpoint_max, std::numeric_limits<int>::max()));
   FERRY_ASSIGN_OR_RETURN(std::unique_ptr<Saver> saver, Saver::Create(&graph, saver_options));
 
   SessionOptions session_options;
@@ -222,18 +253,23 @@ absl::StatusOr<TrainReport> Train(FileSystem* fs, const TrainOptions& options) {
 
   TrainReport report;
   const std::string prefix = JoinPath(options.model_dir, "model.ckpt");
-  // A checkpoint that is there must be used: starting over would throw work away.
-  FERRY_ASSIGN_OR_RETURN(report.checkpoint, LatestCheckpoint(fs, options.model_dir));
+  FERRY_ASSIGN_OR_RETURN(report.checkpoint, FindStart(fs, prefix, saver.get()));
   if (!report.checkpoint.empty()) {
     absl::Status restored = saver->Restore(&session, report.checkpoint);
     if (!restored.ok()) {
-      return Annotate(restored, "resuming from the model directory's newest checkpoint (train "
-                                "with other options into another --model_dir)");
+      return Annotate(restored, absl::StrCat("resuming from ", report.checkpoint,
+                                             " (of another model: take another --model_dir; "
+                                             "damaged: remove its files and '",
+                                             JoinPath(options.model_dir, kStateFileName),
+                                             "' to resume from the one before)"));
     }
-    FERRY_RETURN_IF_ERROR(saver->RecoverFromState(fs, options.model_dir));
     std::vector<Tensor> step;
     FERRY_RETURN_IF_ERROR(session.Run({}, {"global_step"}, {}, &step));
     report.first_step = step[0].scalar<int64_t>();
+    if (report.first_step < 0) {
+      return DataLoss("checkpoint ", report.checkpoint, ": its global_step is ",
+                      report.first_step);
+    }
     std::fprintf(stderr, "resumed from %s at step %lld\n", report.checkpoint.c_str(),
                  static_cast<long long>(report.first_step));
   } else {

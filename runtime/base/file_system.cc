@@ -1,6 +1,10 @@
 // The helpers of file_system.h that are made of a FileSystem's own calls.
 #include "runtime/base/file_system.h"
 
+#include <unistd.h>
+
+#include <new>
+
 #include "absl/strings/match.h"
 #include "runtime/base/status.h"
 
@@ -8,7 +12,19 @@ namespace ferry {
 
 absl::StatusOr<std::string> ReadFile(FileSystem* fs, const std::string& path) {
   FERRY_ASSIGN_OR_RETURN(std::unique_ptr<RandomAccessFile> file, fs->OpenForRead(path));
-  std::string contents(static_cast<size_t>(file->size()), '\0');
+  const auto too_large = [&] {
+    return ResourceExhausted("'", path, "': its ", file->size(), " bytes don't fit into memory");
+  };
+  // A sparse file may be of any size; the system hands out memory that it hasn't got.
+  const double memory =
+      static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
+  if (static_cast<double>(file->size()) > 0.9 * memory) return too_large();
+  std::string contents;
+  try {
+    contents.resize(static_cast<size_t>(file->size()));
+  } catch (const std::bad_alloc&) {
+    return too_large();
+  }
   FERRY_RETURN_IF_ERROR(file->Read(0, contents.size(), &contents[0]));
   return contents;
 }
