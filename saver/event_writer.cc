@@ -146,26 +146,29 @@ FileWriter::FileWriter(std::string path, std::unique_ptr<WritableFile> file,
 FileWriter::~FileWriter() { Close().IgnoreError(); }
 
 void FileWriter::Work() {
-  absl::MutexLock lock(&mu_);
-  const auto due = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) {
-    return closing_ || wanted_ > written_ || pending_.size() >= options_.buffer_bytes;
-  };
-  for (;;) {
-    mu_.AwaitWithTimeout(absl::Condition(&due), options_.flush_interval);
-    if (pending_.empty() || !status_.ok()) {
-      // Nothing to write, or to no avail; those who wait see the status.
-      written_ = added_;
-      pending_.clear();
-      if (closing_) return;
-      continue;
+  // A wait can't last for ever in the clock's own unit.
+  const double interval = std::min(absl::ToDoubleSeconds(options_.flush_interval), 1e6);
+  MutexLock lock(&mu_);
+  while (true) {
+    const absl::Time deadline = absl::Now() + absl::Seconds(interval);
+    while (!closing_ && wanted_ <= written_ && pending_.size() < options_.buffer_bytes) {
+      const double left = absl::ToDoubleSeconds(deadline - absl::Now());
+      if (left <= 0) break;
+      changed_.WaitFor(&mu_, left);
     }
-    std::string records;
-    records.swap(pending_);
-    mu_.Unlock();
-    const absl::Status status = file_->Append(records);
-    mu_.Lock();
-    written_ += records.size();
-    KeepFirst(&status_, status);
+    if (!pending_.empty() && status_.ok()) {
+      std::string records;
+      records.swap(pending_);
+      mu_.Unlock();
+      const absl::Status status = file_->Append(records);
+      mu_.Lock();
+      KeepFirst(&status_, status);
+    }
+    // After an error nothing more can be written; those who wait see the status.
+    if (!status_.ok()) pending_.clear();
+    written_ = added_ - pending_.size();
+    changed_.SignalAll();
+    if (closing_ && pending_.empty()) return;
   }
 }
 
@@ -176,17 +179,16 @@ absl::Status FileWriter::AddEvent(proto::Event event) {
     return InvalidArgument("an event of ", event.ByteSizeLong(), " bytes for '", path_,
                            "' exceeds the limit of ", kMaxRecord);
   }
-  absl::MutexLock lock(&mu_);
-  if (closing_) return FailedPrecondition("the event file '", path_, "' is closed");
-  const auto has_room = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) {
-    return closing_ || !status_.ok() || pending_.size() < 16 * options_.buffer_bytes;
-  };
-  mu_.Await(absl::Condition(&has_room));
+  MutexLock lock(&mu_);
+  while (!closing_ && status_.ok() && pending_.size() >= 16 * options_.buffer_bytes) {
+    changed_.Wait(&mu_);
+  }
   if (closing_) return FailedPrecondition("the event file '", path_, "' is closed");
   FERRY_RETURN_IF_ERROR(status_);
   const size_t before = pending_.size();
   AppendRecord(data, &pending_);
   added_ += pending_.size() - before;
+  if (pending_.size() >= options_.buffer_bytes) changed_.SignalAll();
   return absl::OkStatus();
 }
 
@@ -209,8 +211,8 @@ absl::Status FileWriter::AddHistogram(absl::string_view tag, absl::Span<const do
                                       int64_t step) {
   for (size_t i = 0; i < values.size(); ++i) {
     if (!std::isfinite(values[i])) {
-      return InvalidArgument("the histogram '", tag, "' has the value ", values[i], " at index ",
-                             i, "; its values must be finite");
+      return InvalidArgument("the histogram '", tag, "' has the value ", values[i], " at index ", i,
+                             "; its values must be finite");
     }
   }
   proto::Summary summary;
@@ -249,28 +251,30 @@ absl::Status FileWriter::AddSessionLog(const proto::SessionLog& log, int64_t ste
 }
 
 absl::Status FileWriter::Flush() {
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   const uint64_t end = added_;
   wanted_ = std::max(wanted_, end);
-  const auto done = [&]() ABSL_SHARED_LOCKS_REQUIRED(mu_) { return written_ >= end; };
-  mu_.Await(absl::Condition(&done));
+  changed_.SignalAll();
+  while (written_ < end) changed_.Wait(&mu_);
   return status_;
 }
 
 absl::Status FileWriter::Close() {
   {
-    absl::MutexLock lock(&mu_);
+    MutexLock lock(&mu_);
     if (closing_) {
-      mu_.Await(absl::Condition(&closed_));
+      while (!closed_) changed_.Wait(&mu_);
       return status_;
     }
     closing_ = true;
+    changed_.SignalAll();
   }
   thread_.join();  // From here on the file is this thread's.
-  absl::MutexLock lock(&mu_);
+  MutexLock lock(&mu_);
   if (status_.ok()) status_ = file_->Sync();
   KeepFirst(&status_, file_->Close());
   closed_ = true;
+  changed_.SignalAll();
   return status_;
 }
 

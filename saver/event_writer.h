@@ -20,7 +20,6 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "proto/event.pb.h"
@@ -28,6 +27,7 @@
 #include "proto/meta_graph.pb.h"
 #include "proto/summary.pb.h"
 #include "runtime/base/file_system.h"
+#include "runtime/base/mutex.h"
 
 namespace ferry {
 
@@ -83,14 +83,15 @@ class FileWriter {
   const FileWriterOptions options_;
   const std::unique_ptr<WritableFile> file_;  // The thread's, once it runs.
 
-  absl::Mutex mu_;
-  std::string pending_ ABSL_GUARDED_BY(mu_);    // Records that wait for the thread.
-  uint64_t added_ ABSL_GUARDED_BY(mu_) = 0;     // Bytes ever added …
-  uint64_t written_ ABSL_GUARDED_BY(mu_) = 0;   // … and those that are in the file.
-  uint64_t wanted_ ABSL_GUARDED_BY(mu_) = 0;    // Up to here somebody waits.
+  Mutex mu_;
+  CondVar changed_;                            // Any of what follows.
+  std::string pending_ ABSL_GUARDED_BY(mu_);   // Records that wait for the thread.
+  uint64_t added_ ABSL_GUARDED_BY(mu_) = 0;    // Bytes ever added …
+  uint64_t written_ ABSL_GUARDED_BY(mu_) = 0;  // … and those that are in the file.
+  uint64_t wanted_ ABSL_GUARDED_BY(mu_) = 0;   // Up to here somebody waits.
   absl::Status status_ ABSL_GUARDED_BY(mu_);
-  bool closing_ ABSL_GUARDED_BY(mu_) = false;
-  bool closed_ ABSL_GUARDED_BY(mu_) = false;
+  bool closing_ ABSL_GUARDED_BY(mu_) = false;  // The thread is to end …
+  bool closed_ ABSL_GUARDED_BY(mu_) = false;   // … and the file is closed.
   std::thread thread_;
 };
 

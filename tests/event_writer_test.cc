@@ -40,8 +40,8 @@ TEST(EventWriterTest, WritesWhatIsReadBack) {
   FileWriterOptions options;
   options.filename_suffix = ".v2";
   const std::unique_ptr<FileWriter> writer = OpenWriter(&fs, options);
-  EXPECT_THAT(writer->path(), AllOf(StartsWith("/a/logs/events.out.tfevents."),
-                                    ::testing::EndsWith(".v2")));
+  EXPECT_THAT(writer->path(),
+              AllOf(StartsWith("/a/logs/events.out.tfevents."), ::testing::EndsWith(".v2")));
   ASSERT_TRUE(writer->AddScalar("loss", 2.5f, 7).ok());
   proto::GraphDef graph;
   graph.add_node()->set_name("n");

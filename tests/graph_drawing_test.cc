@@ -61,10 +61,10 @@ TEST(GraphDrawingTest, SmallGraphsAreWhole) {
   AddNode("twice", "AddV2", {"layer/MatMul_1", "layer/MatMul_1"}, &graph);
   AddNode("end", "NoOp", {"^twice", "nowhere"}, &graph);
   const std::string dot = GraphToDot(graph);
-  EXPECT_THAT(dot, AllOf(HasSubstr("<B>x</B><BR/><FONT POINT-SIZE=\"9\" COLOR=\"#57606a\">[?,3]<"),
-                         HasSubstr("label=<layer/>"), HasSubstr("<B>c</B>"),
-                         HasSubstr("<B>MatMul_1</B>>"), HasSubstr(">AddV2<"),
-                         HasSubstr("[label=\" ×2\"]"), HasSubstr("[style=dashed")));
+  EXPECT_THAT(
+      dot, AllOf(HasSubstr("<B>x</B><BR/><FONT POINT-SIZE=\"9\" COLOR=\"#57606a\">[?,3]<"),
+                 HasSubstr("label=<layer/>"), HasSubstr("<B>c</B>"), HasSubstr("<B>MatMul_1</B>>"),
+                 HasSubstr(">AddV2<"), HasSubstr("[label=\" ×2\"]"), HasSubstr("[style=dashed")));
   EXPECT_EQ(Count(dot, " -> "), 4);
   const std::string svg = MustDraw(dot);
   EXPECT_THAT(svg, AllOf(HasSubstr(">MatMul_1<"), HasSubstr(">layer/<")));
@@ -78,9 +78,8 @@ TEST(GraphDrawingTest, TheDigitsNetworkIsSimplified) {
         "<B>accuracy</B>", "<B>gradients</B>", "<B>Adam</B>", "<B>save</B>", "<B>init</B>"}) {
     EXPECT_THAT(dot, HasSubstr(shown));
   }
-  for (const char* const hidden :
-       {"Initializer", "truncated_normal", "read", "Assign", "Adam_1", "ApplyAdam", "RestoreV2",
-        "beta1_power", "Const"}) {
+  for (const char* const hidden : {"Initializer", "truncated_normal", "read", "Assign", "Adam_1",
+                                   "ApplyAdam", "RestoreV2", "beta1_power", "Const"}) {
     EXPECT_THAT(dot, Not(HasSubstr(hidden)));
   }
   EXPECT_EQ(Count(dot, "<B>gradients</B>"), 1);

@@ -74,8 +74,8 @@ TEST(GraphFileTest, GraphWithFunctionsIsNoMetaGraph) {
   const absl::StatusOr<GraphFile> file = ParseGraphFile("f.pb", graph.SerializeAsString());
   ASSERT_TRUE(file.ok()) << file.status();
   EXPECT_EQ(file->kind, "GraphDef");
-  EXPECT_THAT(SummarizeGraph(*file), AllOf(HasSubstr("1  PartitionedCall  (unknown here)"),
-                                           HasSubstr("and 1 function")));
+  EXPECT_THAT(SummarizeGraph(*file),
+              AllOf(HasSubstr("1  PartitionedCall  (unknown here)"), HasSubstr("and 1 function")));
 }
 
 TEST(GraphFileTest, SaysWhatIsWrong) {
@@ -145,29 +145,73 @@ TEST(GraphSummaryTest, SignaturesAndHugeVariables) {
   GraphFile file;
   file.path = "m.pb";
   file.kind = "SavedModel";
-  ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(R"pb(
-    meta_info_def { tags: "serve" }
-    graph_def {
-      node { name: "v" op: "VarHandleOp"
-        attr { key: "dtype" value { type: DT_FLOAT } }
-        attr { key: "shape" value { shape { dim { size: 4611686018427387904 } } } } }
-      node { name: "w" op: "VariableV2"
-        attr { key: "dtype" value { type: DT_DOUBLE } }
-        attr { key: "shape" value { shape { dim { size: 4611686018427387904 } } } } }
-      node { name: "u" op: "VariableV2"
-        attr { key: "dtype" value { type: 77 } }
-        attr { key: "shape" value { shape { unknown_rank: true } } } }
-    }
-    signature_def {
-      key: "serving_default"
-      value {
-        inputs { key: "image" value { name: "x:0" dtype: DT_FLOAT
-          tensor_shape { dim { size: -1 } dim { size: 64 } } } }
-        outputs { key: "scores" value { name: "s:0" dtype: DT_FLOAT
-          tensor_shape { unknown_rank: true } } }
-        method_name: "tensorflow/serving/predict"
-      }
-    })pb", &file.meta_graph));
+  ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(
+      R"pb(
+        meta_info_def { tags: "serve" }
+        graph_def {
+          node {
+            name: "v"
+            op: "VarHandleOp"
+            attr {
+              key: "dtype"
+              value { type: DT_FLOAT }
+            }
+            attr {
+              key: "shape"
+              value { shape { dim { size: 4611686018427387904 } } }
+            }
+          }
+          node {
+            name: "w"
+            op: "VariableV2"
+            attr {
+              key: "dtype"
+              value { type: DT_DOUBLE }
+            }
+            attr {
+              key: "shape"
+              value { shape { dim { size: 4611686018427387904 } } }
+            }
+          }
+          node {
+            name: "u"
+            op: "VariableV2"
+            attr {
+              key: "dtype"
+              value { type: 77 }
+            }
+            attr {
+              key: "shape"
+              value { shape { unknown_rank: true } }
+            }
+          }
+        }
+        signature_def {
+          key: "serving_default"
+          value {
+            inputs {
+              key: "image"
+              value {
+                name: "x:0"
+                dtype: DT_FLOAT
+                tensor_shape {
+                  dim { size: -1 }
+                  dim { size: 64 }
+                }
+              }
+            }
+            outputs {
+              key: "scores"
+              value {
+                name: "s:0"
+                dtype: DT_FLOAT
+                tensor_shape { unknown_rank: true }
+              }
+            }
+            method_name: "tensorflow/serving/predict"
+          }
+        })pb",
+      &file.meta_graph));
   const std::string summary = SummarizeGraph(file);
   EXPECT_THAT(summary, HasSubstr("tags serve"));
   EXPECT_THAT(summary, HasSubstr("9,223,372,036,854,775,807 parameters"));

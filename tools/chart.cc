@@ -14,11 +14,11 @@ namespace {
 
 // All in pixels.
 constexpr double kWidth = 820, kLeft = 68, kRight = 28;
-constexpr double kTitleHeight = 48;     // Above the first panel's heading.
-constexpr double kHeadingHeight = 30;   // A panel's heading with its legend.
+constexpr double kTitleHeight = 48;    // Above the first panel's heading.
+constexpr double kHeadingHeight = 30;  // A panel's heading with its legend.
 constexpr double kPlotHeight = 200;
 constexpr double kPanelGap = 22;
-constexpr double kAxisHeight = 54;      // Below the last panel.
+constexpr double kAxisHeight = 54;  // Below the last panel.
 constexpr double kPlotWidth = kWidth - kLeft - kRight;
 // The mean width of a character of 12 pixels' height, for placing legends.
 constexpr double kCharWidth = 6.6;
@@ -64,8 +64,8 @@ struct Axis {
   std::vector<double> ticks;
 
   double Place(double value) const {
-    const double share = log ? std::log(value / low) / std::log(high / low)
-                             : (value - low) / (high - low);
+    const double share =
+        log ? std::log(value / low) / std::log(high / low) : (value - low) / (high - low);
     return from + share * (to - from);
   }
   // Whether the value has a place at all.
@@ -328,11 +328,11 @@ std::string ChartToSvg(const Chart& chart) {
   const double count = static_cast<double>(chart.panels.size());
   const double height =
       kTitleHeight + count * panel_height + std::max(0.0, count - 1) * kPanelGap + kAxisHeight;
-  std::string out = absl::StrCat(
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"", Pixel(kWidth), "\" height=\"",
-      Pixel(height), "\" viewBox=\"0 0 ", Pixel(kWidth), " ", Pixel(height),
-      "\" role=\"img\">\n<title>", EscapeXml(chart.title), "</title>\n", kStyle,
-      "<rect class=\"ground\" width=\"100%\" height=\"100%\"/>\n");
+  std::string out =
+      absl::StrCat("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"", Pixel(kWidth),
+                   "\" height=\"", Pixel(height), "\" viewBox=\"0 0 ", Pixel(kWidth), " ",
+                   Pixel(height), "\" role=\"img\">\n<title>", EscapeXml(chart.title), "</title>\n",
+                   kStyle, "<rect class=\"ground\" width=\"100%\" height=\"100%\"/>\n");
   AppendText(kLeft, 32, " class=\"title\"", chart.title, &out);
   double top = kTitleHeight;
   for (size_t i = 0; i < chart.panels.size(); ++i) {

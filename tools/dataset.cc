@@ -60,8 +60,8 @@ absl::StatusOr<std::string> Unpack(absl::string_view name, absl::string_view con
         return InvalidArgument("'", name, "': ", rest.size(), " bytes follow the gzipped data");
       }
       inflateReset(&stream);  // Members that follow one another are one file.
-    } else if (result == Z_BUF_ERROR || (result == Z_OK && read == contents.size() &&
-                                         stream.avail_out != 0)) {
+    } else if (result == Z_BUF_ERROR ||
+               (result == Z_OK && read == contents.size() && stream.avail_out != 0)) {
       return DataLoss("'", name, "': the gzipped data is cut short after ", contents.size(),
                       " bytes");
     } else if (result != Z_OK) {
@@ -204,8 +204,8 @@ absl::StatusOr<Dataset> ParseDigits(absl::string_view name, absl::string_view co
           value > limit) {
         return InvalidArgument("'", name, "', line ", row, ": expected ", kDigitFeatures,
                                " numbers of 0 to ", kDigitMax, " and a label of 0 to ",
-                               kDigitClasses - 1, ", found '", field.substr(0, 20),
-                               "' in column ", column + 1);
+                               kDigitClasses - 1, ", found '", field.substr(0, 20), "' in column ",
+                               column + 1);
       }
       if (column < kDigitFeatures) {
         part.features.push_back(static_cast<float>(value) / kDigitMax);
@@ -226,8 +226,8 @@ absl::StatusOr<Dataset> ParseDigits(absl::string_view name, absl::string_view co
 }
 
 absl::StatusOr<Dataset> BuiltInDigits() {
-  return ParseDigits(
-      "digits", {reinterpret_cast<const char*>(kEmbeddedDigits), kEmbeddedDigitsSize});
+  return ParseDigits("digits",
+                     {reinterpret_cast<const char*>(kEmbeddedDigits), kEmbeddedDigitsSize});
 }
 
 absl::StatusOr<Dataset> LoadDataset(FileSystem* fs, const std::string& path) {

@@ -55,7 +55,7 @@ struct Unit {
   std::string path;  // Where it stands among the scopes.
   Kind kind = Kind::kOp;
   std::string op;
-  std::string shape;   // "[?,64]", "scalar", or "" if unknown.
+  std::string shape;  // "[?,64]", "scalar", or "" if unknown.
   int num_nodes = 0;
   int num_updated = 0;  // Of an optimizer: the variables that it writes.
   bool merged = false;  // Into another one.
@@ -237,8 +237,8 @@ class Units {
         const proto::NodeDef& node = graph_.node(i);
         Unit& unit = units_[Find(unit_of_[i])];
         if (node.op() != "NoOp" || unit.path != node.name() || unit.kind != Kind::kOp) continue;
-        const bool all = std::all_of(
-            node.input().begin(), node.input().end(), [this](const std::string& input) {
+        const bool all =
+            std::all_of(node.input().begin(), node.input().end(), [this](const std::string& input) {
               const int producer = Producer(input);
               if (producer < 0) return false;
               const Kind kind = units_[Find(unit_of_[producer])].kind;
@@ -251,8 +251,8 @@ class Units {
     }
   }
 
-  // A constant belongs to the one that takes it (what its gradient takes too doesn't count), a shape
-  // that nothing takes to the one whose shape it is.
+  // A constant belongs to the one that takes it (what its gradient takes too doesn't count), a
+  // shape that nothing takes to the one whose shape it is.
   void MergeDetails() {
     std::vector<std::set<int>> consumers(units_.size()), producers(units_.size());
     for (const auto& edge : MakeEdges()) {
@@ -466,7 +466,9 @@ class Drawing {
     out_ += ">];\n";
   }
 
-  static std::string NumNodes(int count) { return absl::StrCat(count, count == 1 ? " op" : " ops"); }
+  static std::string NumNodes(int count) {
+    return absl::StrCat(count, count == 1 ? " op" : " ops");
+  }
 
   void EmitUnit(const Unit& unit, int id) {
     const absl::string_view name = LastPart(unit.path);
@@ -486,10 +488,10 @@ class Drawing {
                  "fillcolor=\"#f6f8fa\", color=\"#afb8c1\", ");
         return;
       case Kind::kSeries:
-        EmitNode(id, absl::StrCat(name, " …"),
-                 absl::StrCat(unit.num_nodes, " × ", unit.op, unit.shape.empty() ? "" : " ",
-                              unit.shape),
-                 "peripheries=2, ");
+        EmitNode(
+            id, absl::StrCat(name, " …"),
+            absl::StrCat(unit.num_nodes, " × ", unit.op, unit.shape.empty() ? "" : " ", unit.shape),
+            "peripheries=2, ");
         return;
       default:
         break;
@@ -613,8 +615,8 @@ class Drawing {
   Edges edges_;
   const std::unique_ptr<Scope> root_ = std::make_unique<Scope>();
   std::set<const Scope*> scope_frames_;
-  std::vector<int> drawn_;             // By unit: the node that shows it.
-  std::vector<const Scope*> frames_;   // By unit: the innermost frame around it.
+  std::vector<int> drawn_;            // By unit: the node that shows it.
+  std::vector<const Scope*> frames_;  // By unit: the innermost frame around it.
   int next_id_ = 0;
   std::string out_;
 };
@@ -673,8 +675,9 @@ absl::StatusOr<std::string> DotToSvg(absl::string_view dot, absl::Duration timeo
   const int error = posix_spawnp(&pid, program, &actions, nullptr, arguments, environ);
   posix_spawn_file_actions_destroy(&actions);
   if (error == ENOENT) {
-    return NotFound("the program 'dot' of Graphviz is not installed (on Debian: apt-get install "
-                    "graphviz); without it a graph can be written as dot's text only");
+    return NotFound(
+        "the program 'dot' of Graphviz is not installed (on Debian: apt-get install "
+        "graphviz); without it a graph can be written as dot's text only");
   }
   if (error != 0) return Internal("can't start the program 'dot': ", strerror(error));
   const absl::Time deadline = absl::Now() + timeout;

@@ -170,8 +170,7 @@ void AppendTable(const std::vector<std::vector<std::string>>& rows, const std::s
   }
 }
 
-void AppendNames(absl::string_view title, const std::vector<std::string>& names,
-                 std::string* out) {
+void AppendNames(absl::string_view title, const std::vector<std::string>& names, std::string* out) {
   if (names.empty()) return;
   constexpr size_t kMost = 12;
   absl::StrAppend(out, "\n", title, ":\n");
@@ -240,7 +239,8 @@ void AppendCollections(const proto::MetaGraphDef& meta_graph, std::string* out) 
 
 absl::StatusOr<GraphFile> ParseGraphFile(const std::string& path, const std::string& bytes) {
   if (bytes.empty()) {
-    return DataLoss("'", path, "': expected a GraphDef, a MetaGraphDef or a SavedModel, found an "
+    return DataLoss("'", path,
+                    "': expected a GraphDef, a MetaGraphDef or a SavedModel, found an "
                     "empty file");
   }
   // Bytes of one type that don't parse as another are no news.
@@ -287,7 +287,8 @@ absl::StatusOr<GraphFile> ParseGraphFile(const std::string& path, const std::str
   }
   if (model.ParseFromString(bytes) && is_model(&model)) return file;
   if (absl::EndsWith(path, ".meta") && !meta_graph.ok()) return meta_graph.status();
-  return DataLoss("'", path, "': ", bytes.size(), " bytes that are no GraphDef, MetaGraphDef or "
+  return DataLoss("'", path, "': ", bytes.size(),
+                  " bytes that are no GraphDef, MetaGraphDef or "
                   "SavedModel with nodes");
 }
 
