@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "runtime/base/flush_denormals.h"
 #include "runtime/base/mutex.h"
 
 namespace ferry {
@@ -20,6 +21,7 @@ struct ThreadPool::Rep {
   std::vector<std::thread> workers;
 
   void Loop() {
+    const FlushDenormals flush;
     for (;;) {
       std::function<void()> fn;
       {

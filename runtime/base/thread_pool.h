@@ -2,6 +2,7 @@
 //
 // The split of a range depends on its length and `grain` alone, never on timing, so a kernel
 // whose blocks are independent gives the same bits each time, whatever the number of threads.
+// Workers compute without subnormal numbers (flush_denormals.h), as the threads of a Run do.
 #ifndef FERRY_RUNTIME_BASE_THREAD_POOL_H_
 #define FERRY_RUNTIME_BASE_THREAD_POOL_H_
 

@@ -10,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
+#include "runtime/base/flush_denormals.h"
 #include "runtime/base/status.h"
 
 namespace ferry {
@@ -619,6 +620,7 @@ absl::Status Plan::Run(absl::Span<const Tensor> feeds, std::vector<Tensor>* fetc
                              shape.DebugString());
     }
   }
+  const FlushDenormals flush;
   if (touches_variables_) context.variables->gate().ReaderLock();
   absl::Status status;
   absl::StatusOr<Frame*> acquired = AcquireFrame(context);
