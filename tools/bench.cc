@@ -111,7 +111,7 @@ struct Model {
     session_options.threads = options.threads;
     session = std::make_unique<Session>(&graph, session_options);
     SaverOptions saver_options;
-    saver_options.max_to_keep = 1;
+    saver_options.max_to_keep = 0;  // The bench removes files itself, outside of what it times.
     FERRY_ASSIGN_OR_RETURN(saver, Saver::Create(&graph, saver_options));
     FERRY_RETURN_IF_ERROR(session->Run({}, {}, {"init"}, nullptr));
     FERRY_ASSIGN_OR_RETURN(step, session->MakeCallable({{}, {}, {"step"}}));
@@ -128,13 +128,16 @@ class WorkDir {
   }
   ~WorkDir() {
     if (path_.empty()) return;
+    RemoveFiles();
+    FileSystem::Posix()->RemoveDir(path_).IgnoreError();
+  }
+  std::string File(const std::string& name) const { return JoinPath(path_, name); }
+  void RemoveFiles() const {
     FileSystem* fs = FileSystem::Posix();
     if (absl::StatusOr<std::vector<std::string>> files = fs->List(path_); files.ok()) {
       for (const std::string& f : *files) fs->Unlink(JoinPath(path_, f)).IgnoreError();
     }
-    fs->RemoveDir(path_).IgnoreError();
   }
-  std::string File(const std::string& name) const { return JoinPath(path_, name); }
 
  private:
   std::string path_;
@@ -220,6 +223,7 @@ absl::StatusOr<Json> BenchSave(const BenchOptions& options) {
         model.saver->Save(model.session.get(), dir.File("model.ckpt"), save_options).status());
     const double s = Now() - start;
     growth = std::max(growth, MemoryMib("VmHWM") - before);
+    dir.RemoveFiles();
     FERRY_ASSIGN_OR_RETURN(const double b, RawWrite(raw, model.bytes, block.data, kBlock));
     FERRY_RETURN_IF_ERROR(FileSystem::Posix()->Unlink(raw));
     if (round < 0) continue;
@@ -254,6 +258,7 @@ absl::StatusOr<Json> BenchSave(const BenchOptions& options) {
       meanwhile.push_back(t);
     }
     FERRY_RETURN_IF_ERROR(model.saver->WaitForPending());
+    dir.RemoveFiles();
     if (round == 0) continue;  // The first one makes the shadow pool.
     usual.push_back(Median(steps));
     stall.push_back(first - Median(steps));
