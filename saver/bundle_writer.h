@@ -95,6 +95,9 @@ class BundleWriter {
   absl::Status FinishData();
   absl::Status Commit();
 
+  // Whether the new checkpoint stands under its name. After a Commit that failed that may be so:
+  // then it is whole, but isn't sure to outlive a power loss.
+  bool in_place() const { return index_renamed_; }
   uint64_t data_bytes() const { return offset_; }
   const char* write_method() const { return method_; }  // BlockWriter::method().
 

@@ -73,18 +73,21 @@ void CleanUp(FileSystem* fs, const std::string& prefix_base, const std::string& 
     if (absl::EndsWith(file, kTemporarySuffix)) {
       if (absl::StartsWith(file, base)) fs->Unlink(JoinPath(dir, file)).IgnoreError();
     } else if (IsLeftover(file, base, meta_suffix, &prefix) &&
-               names.count(IndexFileName(prefix)) == 0) {
+               names.count(IndexFileName(prefix)) == 0 &&
+               names.count(prefix) == 0) {  // Which would be a checkpoint of the V1 format.
       fs->Unlink(JoinPath(dir, file)).IgnoreError();
     }
   }
 }
 
-// The index first: without it there is no checkpoint, whatever else is still there.
-void RemoveCheckpoint(FileSystem* fs, const std::string& prefix, const std::string& meta_suffix) {
-  fs->Unlink(IndexFileName(prefix)).IgnoreError();
+// The index first: without it there is no checkpoint, whatever else is still there. False when the
+// index can't be removed; then nothing is.
+bool RemoveCheckpoint(FileSystem* fs, const std::string& prefix, const std::string& meta_suffix) {
+  const absl::Status removed = fs->Unlink(IndexFileName(prefix));
+  if (!removed.ok() && !absl::IsNotFound(removed)) return false;
   const std::string dir = DirName(prefix), base = BaseName(prefix);
   const absl::StatusOr<std::vector<std::string>> files = fs->List(dir);
-  if (!files.ok()) return;
+  if (!files.ok()) return true;
   for (const std::string& file : *files) {
     std::string of;
     int shard, count;
@@ -93,6 +96,7 @@ void RemoveCheckpoint(FileSystem* fs, const std::string& prefix, const std::stri
     }
   }
   fs->Unlink(absl::StrCat(prefix, ".", meta_suffix)).IgnoreError();
+  return true;
 }
 
 }  // namespace
@@ -124,6 +128,7 @@ struct Saver::Rep {
   absl::Status background ABSL_GUARDED_BY(mu);  // Of a background save, until somebody asks.
   SaveStats stats ABSL_GUARDED_BY(mu);
   std::vector<std::pair<std::string, double>> last ABSL_GUARDED_BY(mu);
+  std::vector<std::string> to_remove ABSL_GUARDED_BY(mu);  // Evicted, but it didn't work yet.
   double next_kept_time ABSL_GUARDED_BY(mu) = 0;
   double last_preserved_time ABSL_GUARDED_BY(mu) = 0;
   std::thread worker ABSL_GUARDED_BY(mu);
@@ -251,7 +256,15 @@ struct Saver::Rep {
       FERRY_RETURN_IF_ERROR(WriteFileAtomically(
           job->fs, absl::StrCat(job->prefix, ".", job->options.meta_graph_suffix), job->meta));
     }
-    FERRY_RETURN_IF_ERROR(writer->Commit());
+    const absl::Status committed = writer->Commit();
+    if (!committed.ok()) {
+      // A checkpoint that stands all the same is some later save's to evict.
+      if (writer->in_place() && job->options.write_state) {
+        MutexLock lock(&mu);
+        Remember(job->prefix);
+      }
+      return committed;
+    }
     done->write_method = writer->write_method();
     if (job->options.write_state) FERRY_RETURN_IF_ERROR(Record(*job));
     CleanUp(job->fs, job->base, job->options.meta_graph_suffix);
@@ -259,17 +272,27 @@ struct Saver::Rep {
     return absl::OkStatus();
   }
 
+  // As the newest of the last checkpoints.
+  void Remember(const std::string& path) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    last.erase(std::remove_if(last.begin(), last.end(),
+                              [&](const auto& p) { return p.first == path; }),
+               last.end());
+    last.emplace_back(path, WallSeconds());
+    to_remove.erase(std::remove(to_remove.begin(), to_remove.end(), path), to_remove.end());
+  }
+
   absl::Status Record(const Job& job) {
     std::vector<std::string> evicted, paths;
     std::vector<double> times;
     double preserved = 0;
+    decltype(last) listed;  // Before the eviction.
+    double kept_before = 0, preserved_before = 0;
     {
       MutexLock lock(&mu);
-      const std::string& path = job.prefix;
-      last.erase(std::remove_if(last.begin(), last.end(),
-                                [&](const auto& p) { return p.first == path; }),
-                 last.end());
-      last.emplace_back(path, WallSeconds());
+      Remember(job.prefix);
+      listed = last;
+      kept_before = next_kept_time;
+      preserved_before = last_preserved_time;
       // All that are due go, not only one a save: a lowered max_to_keep takes effect at once.
       while (options.max_to_keep > 0 && last.size() > static_cast<size_t>(options.max_to_keep)) {
         const auto [oldest, time] = last.front();
@@ -288,11 +311,30 @@ struct Saver::Rep {
       }
       preserved = last_preserved_time;
     }
-    FERRY_RETURN_IF_ERROR(UpdateCheckpointState(job.fs, DirName(job.prefix), job.prefix, paths,
+    // Times stand for all paths or for none.
+    if (std::any_of(times.begin(), times.end(), [](double t) { return std::isinf(t); })) {
+      times.clear();
+    }
+    absl::Status status = UpdateCheckpointState(job.fs, DirName(job.prefix), job.prefix, paths,
                                                 times, preserved, StateFileName(job.options),
-                                                options.save_relative_paths));
+                                                options.save_relative_paths);
+    if (!status.ok()) {
+      // Nothing was evicted: the next save has it to do.
+      MutexLock lock(&mu);
+      last = std::move(listed);
+      next_kept_time = kept_before;
+      last_preserved_time = preserved_before;
+      return status;
+    }
+    {
+      MutexLock lock(&mu);
+      evicted.insert(evicted.begin(), to_remove.begin(), to_remove.end());
+      to_remove.clear();
+    }
     for (const std::string& p : evicted) {
-      RemoveCheckpoint(job.fs, p, job.options.meta_graph_suffix);
+      if (RemoveCheckpoint(job.fs, p, job.options.meta_graph_suffix)) continue;
+      MutexLock lock(&mu);
+      to_remove.push_back(p);
     }
     return absl::OkStatus();
   }
