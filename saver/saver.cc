@@ -84,7 +84,11 @@ void CleanUp(FileSystem* fs, const std::string& prefix_base, const std::string& 
 // index can't be removed; then nothing is.
 bool RemoveCheckpoint(FileSystem* fs, const std::string& prefix, const std::string& meta_suffix) {
   const absl::Status removed = fs->Unlink(IndexFileName(prefix));
-  if (!removed.ok() && !absl::IsNotFound(removed)) return false;
+  if (absl::IsNotFound(removed)) {
+    fs->Unlink(prefix).IgnoreError();  // The V1 format's only file.
+  } else if (!removed.ok()) {
+    return false;
+  }
   const std::string dir = DirName(prefix), base = BaseName(prefix);
   const absl::StatusOr<std::vector<std::string>> files = fs->List(dir);
   if (!files.ok()) return true;
@@ -700,6 +704,7 @@ absl::Status Saver::recover_last_checkpoints(FileSystem* fs,
   std::vector<std::pair<std::string, double>> found;
   for (const std::string& p : paths) {
     absl::StatusOr<FileInfo> info = fs->Stat(IndexFileName(p));
+    if (absl::IsNotFound(info.status()) && CheckpointExists(fs, p)) info = fs->Stat(p);  // V1.
     if (absl::IsNotFound(info.status())) continue;
     if (!info.ok()) return info.status();
     found.emplace_back(p, static_cast<double>(info->mtime_ns) * 1e-9);

@@ -282,7 +282,14 @@ absl::StatusOr<TrainReport> Train(FileSystem* fs, const TrainOptions& options) {
   report.graph_file = JoinPath(options.model_dir, "graph.pbtxt");
   proto::GraphDef def;
   graph.ToGraphDef(&def);
-  if (report.first_step == 0) FERRY_RETURN_IF_ERROR(events->AddGraph(def));
+  if (report.first_step == 0) {
+    FERRY_RETURN_IF_ERROR(events->AddGraph(def));
+  } else {
+    // What an earlier start recorded past the checkpoint is done again.
+    proto::SessionLog log;
+    log.set_status(proto::SessionLog::START);
+    FERRY_RETURN_IF_ERROR(events->AddSessionLog(log, report.first_step + 1));
+  }
   std::string text;
   google::protobuf::TextFormat::PrintToString(def, &text);
   FERRY_RETURN_IF_ERROR(WriteFileAtomically(fs, report.graph_file, text));

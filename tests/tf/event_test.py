@@ -1,4 +1,4 @@
-"""Reads an event file that this project wrote, through TensorFlow's reader and TensorBoard's.
+"""Reads event files that this project wrote, through TensorFlow's reader and TensorBoard's.
 
 Environment: FERRY_BIN is the folder with the build's outputs.
 """
@@ -12,6 +12,7 @@ import unittest
 import tensorflow.compat.v1 as tf
 from tensorboard.backend.event_processing import event_accumulator
 
+_FERRY = os.path.join(os.environ["FERRY_BIN"], "tools", "ferry")
 _PROGRAM = os.path.join(os.environ["FERRY_BIN"], "tests/tf/event_program")
 
 
@@ -60,6 +61,41 @@ class EventTest(unittest.TestCase):
         self.assertAlmostEqual(loss[3][1], 0.25)
         self.assertEqual(loss[55][1], 0.5)
         self.assertEqual(len(events.Graph().node), 1)
+
+
+class TrainEventsTest(unittest.TestCase):
+
+    def train(self, steps):
+        subprocess.run([_FERRY, "train", "--model_dir", self.logdir, "--steps", str(steps),
+                        "--summary_steps", "10", "--save_checkpoints_steps", "50"],
+                       check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def test_resumed_training(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.logdir = folder.name
+        self.train(100)
+        # As if it had been killed at step 100 before that was saved.
+        for path in glob.glob(os.path.join(self.logdir, "model.ckpt-100.*")):
+            os.remove(path)
+        tf.train.update_checkpoint_state(self.logdir, os.path.join(self.logdir, "model.ckpt-50"))
+        self.train(120)
+        self.assertEqual(len(glob.glob(os.path.join(self.logdir, "events.out.tfevents.*"))), 2)
+
+        events = event_accumulator.EventAccumulator(
+            self.logdir, size_guidance={event_accumulator.SCALARS: 0})
+        events.Reload()
+        self.assertEqual(sorted(events.Tags()["scalars"]), ["accuracy", "loss", "test_accuracy"])
+        for tag in ("loss", "accuracy"):
+            # What was done again is there once.
+            self.assertEqual([event.step for event in events.Scalars(tag)],
+                             list(range(10, 121, 10)), tag)
+        loss = [event.value for event in events.Scalars("loss")]
+        self.assertLess(loss[-1], loss[0] / 2)
+        self.assertEqual(events.Scalars("test_accuracy")[-1].step, 120)
+        self.assertGreater(events.Scalars("test_accuracy")[-1].value, 0.5)
+        names = {node.name for node in events.Graph().node}
+        self.assertLessEqual({"x", "y", "hidden1/weights", "loss", "train_op"}, names)
 
 
 if __name__ == "__main__":
