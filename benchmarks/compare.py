@@ -80,13 +80,15 @@ def _find_peers():
 
 
 def _measure(command):
-    """Runs the command; what it prints last is a JSON object."""
+    """Runs the command; what it prints, from its last line that begins one, is a JSON object."""
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                             check=False)
     if result.returncode != 0:
         raise SystemExit(f"{' '.join(command)} failed with status {result.returncode}:\n"
                          f"{result.stderr}")
-    return json.loads(result.stdout.strip().splitlines()[-1])
+    lines = result.stdout.splitlines()
+    first = max((i for i, line in enumerate(lines) if line.startswith("{")), default=0)
+    return json.loads("\n".join(lines[first:]))
 
 
 def _commands(args, work, peers):
