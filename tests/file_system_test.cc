@@ -11,6 +11,7 @@
 #include <set>
 #include <thread>
 
+#include "runtime/base/mutex.h"
 #include "runtime/base/status.h"
 #include "tests/fault_fs.h"
 
@@ -123,16 +124,21 @@ TEST_P(FileSystemTest, CreateDirsMakesWhatIsMissing) {
 }
 
 TEST_P(FileSystemTest, LockKeepsOthersOut) {
+  Mutex mu;  // The thread sanitizer doesn't see a lock on a file.
   std::vector<int> order;
   auto lock = fs_->Lock(dir_);
   ASSERT_TRUE(lock.ok()) << lock.status();
   std::thread other([&] {
     auto second = fs_->Lock(dir_);
     EXPECT_TRUE(second.ok());
+    MutexLock held(&mu);
     order.push_back(2);
   });
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  order.push_back(1);
+  {
+    MutexLock held(&mu);
+    order.push_back(1);
+  }
   lock->reset();
   other.join();
   EXPECT_EQ(order, (std::vector<int>{1, 2}));
