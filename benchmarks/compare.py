@@ -131,6 +131,8 @@ def _limit_cell(rounds, key):
 
 def main():
     args = _parse_arguments()
+    if args.dir:
+        os.makedirs(args.dir, exist_ok=True)
     peers, skipped = _find_peers()
     for line in skipped:
         print(line, file=sys.stderr)

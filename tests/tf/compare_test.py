@@ -16,7 +16,7 @@ _COMPARE = os.path.join(os.environ["FERRY_ROOT"], "benchmarks", "compare.py")
 _PROGRAM = """#!/bin/sh
 case "$1 $2" in
 "bench save") echo '{"save_mb_per_s": 1e12, "raw_direct_fsync_mb_per_s": 2e12}';;
-"bench run") echo '{"assign_add_ns": 1e-3, "chain_ns_per_op": 1e12}';;
+"bench run") printf '{\\n "assign_add_ns": 1e-3,\\n "chain_ns_per_op": 1e12\\n}\\n';;
 *) echo "wrong arguments: $*" >&2; exit 2;;
 esac
 """
