@@ -14,6 +14,8 @@
 #include <utility>
 
 #include "CLI/CLI.hpp"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
 #include "fmt/format.h"
 #include "runtime/base/file_system.h"
 #include "runtime/base/status.h"
@@ -99,16 +101,14 @@ struct TrainCommand {
   absl::Status Run() {
     FERRY_RETURN_IF_ERROR(CheckDevice(device));
     options.hidden.clear();
-    for (absl::string_view rest = hidden; !rest.empty();) {
-      const size_t comma = rest.find(',');
-      const std::string part(rest.substr(0, comma));
-      char* end = nullptr;
-      const long long n = std::strtoll(part.c_str(), &end, 10);
-      if (part.empty() || *end != '\0' || n < 1) {
-        return InvalidArgument("--hidden '", hidden, "': expected sizes like 128,64");
+    if (!hidden.empty()) {  // Empty: no hidden layer.
+      for (const absl::string_view part : absl::StrSplit(hidden, ',')) {
+        int64_t n;
+        if (!absl::SimpleAtoi(part, &n) || n < 1) {
+          return InvalidArgument("--hidden '", hidden, "': expected sizes like 128,64");
+        }
+        options.hidden.push_back(n);
       }
-      options.hidden.push_back(n);
-      rest = comma == absl::string_view::npos ? absl::string_view() : rest.substr(comma + 1);
     }
     options.stop = &stop_asked;
     options.show_progress = isatty(STDERR_FILENO) != 0;
@@ -335,6 +335,13 @@ int Main(int argc, char** argv) {
   Add(&app, "verify", "Read every byte of a checkpoint and say what is damaged", &verify, &status);
   Add(&app, "summary", "Describe a graph in words, or draw it", &summary, &status);
   Add(&app, "bench", "Measure saving, restoring, running and training", &bench, &status);
+  // The parser would only say that a command is needed.
+  const auto is_first = [&](const CLI::App* sub) { return sub->get_name() == argv[1]; };
+  if (argc > 1 && argv[1][0] != '-' && app.get_subcommands(is_first).empty()) {
+    std::cerr << "ferry: there is no command '" << argv[1] << "'\n"
+              << "Run with --help for more information.\n";
+    return 2;
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

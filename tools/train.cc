@@ -244,6 +244,8 @@ absl::StatusOr<TrainReport> Train(FileSystem* fs, const TrainOptions& options) {
   SaverOptions saver_options;
   saver_options.max_to_keep = static_cast<int>(
       std::min<int64_t>(options.keep_checkpoint_max, std::numeric_limits<int>::max()));
+  // A copy of the directory must not go on to read, and to evict from, the one it was copied from.
+  saver_options.save_relative_paths = true;
   FERRY_ASSIGN_OR_RETURN(std::unique_ptr<Saver> saver, Saver::Create(&graph, saver_options));
 
   SessionOptions session_options;

@@ -374,13 +374,15 @@ class PosixFileSystem : public FileSystem {
   }
 
   absl::StatusOr<std::unique_ptr<RandomAccessFile>> OpenForRead(const std::string& path) override {
-    const int fd = Open(path, O_RDONLY);
+    // Opening a pipe without O_NONBLOCK would wait for somebody who writes into it.
+    const int fd = Open(path, O_RDONLY | O_NONBLOCK);
     if (fd < 0) return ErrnoStatus("open", path, errno);
     struct stat st;
-    int error = fstat(fd, &st) != 0 ? errno : S_ISDIR(st.st_mode) ? EISDIR : 0;
-    if (error != 0) {
+    const int error = fstat(fd, &st) != 0 ? errno : S_ISDIR(st.st_mode) ? EISDIR : 0;
+    if (error != 0 || !S_ISREG(st.st_mode)) {
       close(fd);
-      return ErrnoStatus("open", path, error);
+      if (error != 0) return ErrnoStatus("open", path, error);
+      return FailedPrecondition("'", path, "' is not a regular file");
     }
     return std::unique_ptr<RandomAccessFile>(
         new PosixRandomAccessFile(path, fd, static_cast<uint64_t>(st.st_size)));

@@ -10,7 +10,7 @@ import unittest
 
 FERRY = str(pathlib.Path(os.environ["FERRY_BIN"]) / "tools" / "ferry")
 # Nothing here may take longer; a hang is a failure.
-TIMEOUT = 300
+TIMEOUT = 60
 
 
 def ferry(*arguments, **kwargs):
@@ -26,7 +26,9 @@ def newest(folder):
         state = (folder / "checkpoint").read_text()
     except FileNotFoundError:
         return None
-    return re.search(r'^model_checkpoint_path: "(.*)"', state, re.MULTILINE).group(1)
+    # The state file's paths are relative to its folder, or absolute.
+    path = re.search(r'^model_checkpoint_path: "(.*)"', state, re.MULTILINE).group(1)
+    return os.path.join(folder, path)
 
 
 def listed(folder):
