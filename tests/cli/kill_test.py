@@ -15,7 +15,8 @@ from command import FERRY, CommandTest, data_bytes, ferry, listed, newest, stray
 _SEED = 20240229
 _KILLS = 30
 _KILLS_IN_SAVES = 10
-_STEPS = 800
+_STEPS = 800  # At least; as many as take this time:
+_SECONDS = 8
 _OPTIONS = ["--save_checkpoints_steps", 8, "--keep_checkpoint_max", 3, "--threads", 2,
             "--summary_steps", 100]
 
@@ -50,14 +51,14 @@ class KillTest(CommandTest):
                          self.succeeds_json("inspect", actual))
         self.assertEqual(data_bytes(expected), data_bytes(actual))
 
-    def kill_until_done(self, folder, rng, counts, longest):
+    def kill_until_done(self, folder, steps, rng, counts, longest):
         """Starts the run again and again, and kills it, until the counts are reached; finishes it.
 
         False when it came to its end before.
         """
         while counts["kills"] < _KILLS or counts["in saves"] < _KILLS_IN_SAVES:
             before = _unfinished(folder)
-            process = _start(folder, "--steps", _STEPS, *_OPTIONS)
+            process = _start(folder, "--steps", steps, *_OPTIONS)
             try:
                 output, _ = process.communicate(timeout=rng.uniform(0, longest))
                 self.assertEqual(process.returncode, 0, output)
@@ -72,24 +73,28 @@ class KillTest(CommandTest):
             counts["in saves"] += bool(_unfinished(folder) - before)
             if newest(folder):
                 self.succeeds("verify", folder)
-        self.succeeds("train", "--model_dir", folder, "--steps", _STEPS, *_OPTIONS)
+        self.succeeds("train", "--model_dir", folder, "--steps", steps, *_OPTIONS)
         return True
 
     def test_kills_at_random_moments(self):
+        # As many steps as this machine takes some seconds for, so that 30 kills fall into one run.
+        start = time.monotonic()
+        self.succeeds("train", "--model_dir", self.folder / "trial", "--steps", _STEPS, *_OPTIONS)
+        trial = time.monotonic() - start
+        steps = max(_STEPS, int(_STEPS * _SECONDS / trial))
         straight = self.folder / "straight"
         start = time.monotonic()
-        report = self.succeeds_json("train", "--model_dir", straight, "--steps", _STEPS,
-                                    *_OPTIONS)
+        report = self.succeeds_json("train", "--model_dir", straight, "--steps", steps, *_OPTIONS)
         seconds = time.monotonic() - start
         self.assertGreaterEqual(report["test_accuracy"], 0.97)
-        self.assertEqual(report["last_step"], _STEPS)
+        self.assertEqual(report["last_step"], steps)
 
         rng = random.Random(_SEED)
         counts = {"kills": 0, "in saves": 0}
         # On a machine that became quicker meanwhile a run ends too early: then another one starts.
         for chain in range(5):
             folder = self.folder / f"killed{chain}"
-            enough = self.kill_until_done(folder, rng, counts, 1.5 * seconds / _KILLS + 0.2)
+            enough = self.kill_until_done(folder, steps, rng, counts, 1.2 * seconds / _KILLS + 0.1)
             self.assert_same_checkpoint(newest(straight), newest(folder))
             if enough:
                 break
@@ -98,7 +103,7 @@ class KillTest(CommandTest):
 
         # What kills left behind, a later save has cleared.
         for where in (folder, straight):
-            self.succeeds("train", "--model_dir", where, "--steps", _STEPS + 1, *_OPTIONS)
+            self.succeeds("train", "--model_dir", where, "--steps", steps + 1, *_OPTIONS)
         self.assertEqual(strays(folder), [])
         self.assert_same_checkpoint(newest(straight), newest(folder))
         self.assertEqual(len(listed(folder)), 3)
