@@ -60,11 +60,11 @@ TEST(DigitsTest, BuiltInOnesAreAllThere) {
   EXPECT_EQ(data->test.size(), 359);
   EXPECT_EQ(data->train.features.size(), 1438 * 64);
   EXPECT_EQ(data->test.features.size(), 359 * 64);
-  // The first lines' labels are 0 to 9; the fourth line and each fifth after it are for testing.
+  // The first lines' labels are 0 to 9; each fifth line is for testing.
   EXPECT_EQ(std::vector<int64_t>(data->train.labels.begin(), data->train.labels.begin() + 8),
-            (std::vector<int64_t>{0, 1, 2, 4, 5, 6, 7, 9}));
-  EXPECT_EQ(data->test.labels[0], 3);
-  EXPECT_EQ(data->test.labels[1], 8);
+            (std::vector<int64_t>{0, 1, 2, 3, 5, 6, 7, 8}));
+  EXPECT_EQ(data->test.labels[0], 4);
+  EXPECT_EQ(data->test.labels[1], 9);
   EXPECT_EQ(data->train.features[2], 5.0f / 16);
   EXPECT_EQ(data->train.features[3], 13.0f / 16);
   for (const float x : data->train.features) ASSERT_TRUE(x >= 0 && x <= 1) << x;
@@ -91,7 +91,7 @@ TEST(DigitsTest, ReadsPlainAndGzippedFiles) {
     const absl::StatusOr<Dataset> data = LoadDataset(&fs, path);
     ASSERT_TRUE(data.ok()) << data.status();
     EXPECT_EQ(data->name, path);
-    EXPECT_EQ(data->test.labels, (std::vector<int64_t>{3, 8}));
+    EXPECT_EQ(data->test.labels, (std::vector<int64_t>{4, 9}));
     EXPECT_EQ(data->train.features[64], 1.0f / 16);
   }
 }
@@ -99,7 +99,7 @@ TEST(DigitsTest, ReadsPlainAndGzippedFiles) {
 TEST(DigitsTest, SaysWhatIsWrongInALine) {
   const std::string good = Line(1, 1);
   const auto parse = [&](const std::string& line) {
-    return ParseDigits("f.csv", good + line + good + good);
+    return ParseDigits("f.csv", good + line + good + good + good);
   };
   EXPECT_TRUE(parse(good).ok());
   ExpectError(parse(Line(17, 1)), kInvalid, {"'f.csv', line 2", "'17'", "column 1"});
@@ -110,7 +110,7 @@ TEST(DigitsTest, SaysWhatIsWrongInALine) {
   ExpectError(parse("\n"), kInvalid, {"line 2"});
   ExpectError(parse("1," + good), kInvalid, {"line 2", "column 66"});
   ExpectError(ParseDigits("f.csv", ""), kInvalid, {"line 1"});
-  ExpectError(ParseDigits("f.csv", good), kInvalid, {"at least 4 lines", "found 1"});
+  ExpectError(ParseDigits("f.csv", good), kInvalid, {"at least 5 lines", "found 1"});
 }
 
 TEST(DigitsTest, NoticesDamagedGzip) {

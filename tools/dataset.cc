@@ -194,7 +194,7 @@ absl::StatusOr<Dataset> ParseDigits(absl::string_view name, absl::string_view co
   int64_t row = 0;
   for (absl::string_view line : absl::StrSplit(absl::StripSuffix(text, "\n"), '\n')) {
     line = absl::StripSuffix(line, "\r");
-    Examples& part = row % 5 == 3 ? data.test : data.train;
+    Examples& part = row % 5 == 4 ? data.test : data.train;
     ++row;
     int column = 0;
     for (const absl::string_view field : absl::StrSplit(line, ',')) {
@@ -220,7 +220,7 @@ absl::StatusOr<Dataset> ParseDigits(absl::string_view name, absl::string_view co
     }
   }
   if (data.test.size() == 0) {
-    return InvalidArgument("'", name, "': expected at least 4 lines, found ", row);
+    return InvalidArgument("'", name, "': expected at least 5 lines, found ", row);
   }
   return data;
 }

@@ -740,7 +740,7 @@ class DataTest(CommandTest):
     def test_rows(self):
         row = ",".join(["1"] * 64 + ["3"]) + "\n"
         file = self.folder / "digits.csv"
-        for text, words in [("", "line 1"), (row, "at least 4 lines"), (row * 4 + "\n", "line 5"),
+        for text, words in [("", "line 1"), (row, "at least 5 lines"), (row * 4 + "\n", "line 5"),
                             (row * 4 + row.replace("1", "17", 1), ["line 5", "'17'"]),
                             (row * 4 + row.replace("3", "10"), ["line 5", "'10'"]),
                             (row * 4 + row.replace("1", "-1", 1), ["line 5", "'-1'"]),
