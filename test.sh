@@ -3,5 +3,6 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 export FERRY_TEST_START=$EPOCHSECONDS
-tools/setup.sh --tests
+# Being told of the options needs no set-up.
+[[ " $* " == *" -h "* || " $* " == *" --help "* ]] || tools/setup.sh --tests
 exec python3 tools/run_tests.py "$@"
