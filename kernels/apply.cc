@@ -13,10 +13,8 @@
 //   RMSProp          ms += (g^2 - ms) (1 - rho)
 //                    mom = momentum mom + lr g / sqrt(ms + epsilon);  var -= mom
 //   CenteredRMSProp  the same with mg += (g - mg) (1 - rho) and ms - mg^2 in place of ms
-#include <algorithm>
 #include <array>
 #include <cmath>
-#include <functional>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -143,28 +141,6 @@ struct CenteredRmsProp {
   }
 };
 
-// Holds the mutexes of some variables, each once, taken in the order of their addresses, so that
-// two steps that share variables can't wait for each other.
-template <int kCount>
-class Locks {
- public:
-  explicit Locks(const std::array<Variable*, kCount>& variables) ABSL_NO_THREAD_SAFETY_ANALYSIS
-      : held_(variables) {
-    std::sort(held_.begin(), held_.end(), std::less<Variable*>());
-    end_ = std::unique(held_.begin(), held_.end());
-    for (auto v = held_.begin(); v != end_; ++v) (*v)->mu().Lock();
-  }
-  ~Locks() ABSL_NO_THREAD_SAFETY_ANALYSIS {
-    for (auto v = held_.begin(); v != end_; ++v) (*v)->mu().Unlock();
-  }
-  Locks(const Locks&) = delete;
-  Locks& operator=(const Locks&) = delete;
-
- private:
-  std::array<Variable*, kCount> held_;
-  typename std::array<Variable*, kCount>::iterator end_;
-};
-
 // Elements [begin, end) of the gradient and of the variables.
 template <typename T, typename C, typename Rule, size_t... kI>
 void Update(const Rule& rule, int64_t begin, int64_t end, const T* grad,
@@ -211,7 +187,8 @@ class ApplyKernel : public Kernel {
   absl::Status Run(KernelContext* c) const ABSL_NO_THREAD_SAFETY_ANALYSIS {
     std::array<Variable*, kRefs> variables;
     for (int i = 0; i < kRefs; ++i) variables[static_cast<size_t>(i)] = c->variable(i);
-    Locks<kRefs> locks(variables);
+    std::array<Variable*, kRefs> locked = variables;
+    const VariableLocks locks(absl::MakeSpan(locked));
     for (int i = kRefs; i < kCount; ++i) {
       if (i != kGrad && c->input(i).rank() != 0) {
         return InvalidArgument(R::kInputs[i],

@@ -100,28 +100,9 @@ class AssignKernel : public Kernel {
     Variable* v = c->variable(0);
     const Tensor& value = c->input(1);
     MutexLock lock(&v->mu());
-    if (validate_shape_) {
-      const PartialShape held =
-          v->initialized() ? PartialShape(v->tensor().shape()) : v->declared_shape();
-      if (!held.CompatibleWith(value.shape())) {
-        return InvalidArgument(
-            "Assign requires shapes of both tensors to match. lhs shape= ", held.DebugString(),
-            " rhs shape= ", value.shape().DebugString(), " (variable '", v->name(), "')");
-      }
-    }
+    if (validate_shape_) FERRY_RETURN_IF_ERROR(v->CheckAssign(value.shape()));
     FERRY_ASSIGN_OR_RETURN(Tensor * to, v->TensorForOverwrite(value.shape()));
-    if (to->raw() != value.raw()) {
-      if (value.dtype() == DType::kString) {
-        CopyElements(value, to);
-      } else {
-        c->ParallelFor(static_cast<int64_t>(value.bytes()), int64_t{1} << 20,
-                       [&](int64_t begin, int64_t end) {
-                         std::memcpy(static_cast<char*>(to->raw()) + begin,
-                                     static_cast<const char*>(value.raw()) + begin,
-                                     static_cast<size_t>(end - begin));
-                       });
-      }
-    }
+    if (to->raw() != value.raw()) c->Copy(value, to);
     v->Publish();
     c->SetOutputVariable(0, v);
     return absl::OkStatus();

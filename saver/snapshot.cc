@@ -103,12 +103,13 @@ class Snapshot::Entry : public UpdateHook {
     return crc;
   }
 
+  // Updates that wait go on.
   void Abandon() {
-    {
-      MutexLock lock(&mu_);
-      abandoned_ = true;
-      progress_.SignalAll();
-    }
+    MutexLock lock(&mu_);
+    abandoned_ = true;
+    progress_.SignalAll();
+  }
+  void Unmark() {
     // An update calls the hook with the variable's mutex held: once it was free, none is inside.
     MutexLock lock(&variable_->mu());
     if (variable_->update_hook() == this) variable_->set_update_hook(nullptr);
@@ -132,11 +133,13 @@ absl::StatusOr<std::unique_ptr<Snapshot>> Snapshot::Take(VariableStore* store,
                                                          ShadowPool* pool) {
   if (pool) {
     size_t bytes = 0;
+    store->gate().ReaderLock();  // A restore swaps contents.
     for (Variable* v : variables) {
       if (v->initialized() && v->dtype() != DType::kString) {
         bytes += (v->tensor().bytes() + 63) / 64 * 64;
       }
     }
+    store->gate().ReaderUnlock();
     pool->Reserve(bytes);
   }
   std::unique_ptr<Snapshot> s(new Snapshot);
@@ -178,8 +181,9 @@ absl::StatusOr<std::unique_ptr<Snapshot>> Snapshot::TakeWithinRun(
     absl::Span<Variable* const> variables) {
   std::unique_ptr<Snapshot> s(new Snapshot);
   s->entries_.reserve(variables.size());
+  std::vector<Variable*> locked(variables.begin(), variables.end());
+  const VariableLocks locks(absl::MakeSpan(locked));
   for (Variable* v : variables) {
-    MutexLock lock(&v->mu());
     if (!v->initialized()) {
       return FailedPrecondition("Attempting to use uninitialized value ", v->name());
     }
@@ -195,7 +199,9 @@ absl::StatusOr<std::unique_ptr<Snapshot>> Snapshot::TakeWithinRun(
 }
 
 Snapshot::~Snapshot() {
+  // All of them first: an update that waits for one may hold the mutexes of others.
   for (auto& e : entries_) e->Abandon();
+  for (auto& e : entries_) e->Unmark();
   if (pool_) pool_->FreeAll();
 }
 

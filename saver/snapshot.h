@@ -74,8 +74,8 @@ class Snapshot {
   static absl::StatusOr<std::unique_ptr<Snapshot>> Take(VariableStore* store,
                                                         absl::Span<Variable* const> variables,
                                                         ShadowPool* pool);
-  // For a kernel, whose Run holds the gate shared: marks one variable after the other, so that each
-  // is whole, while other Runs' steps may come in between. Without a pool; a variable that is in a
+  // For a kernel, whose Run holds the gate shared: marks all of them between two updates, so that
+  // no step of another Run is torn, while other Runs may be between two of their steps. Without a pool; a variable that is in a
   // snapshot already is copied. Errors as Take.
   static absl::StatusOr<std::unique_ptr<Snapshot>> TakeWithinRun(
       absl::Span<Variable* const> variables);

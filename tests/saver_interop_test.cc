@@ -61,6 +61,23 @@ TEST_P(SaverInterop, RestoresAndSavesAgain) {
     EXPECT_THAT(fetch("scope/c/read:0").span<double>(), ElementsAre(0, 0.25, 0.5, 0.75));
   }
 
+  // The same through the nodes that TensorFlow made for it.
+  {
+    Session other(&graph);
+    const std::pair<std::string, Tensor> from = {imported->saver_def.filename_tensor_name(),
+                                                 Tensor::Scalar<std::string>(checkpoint_)};
+    const absl::Status run =
+        other.Run({from}, {}, {imported->saver_def.restore_op_name()}, nullptr);
+    ASSERT_TRUE(run.ok()) << run;
+    for (const SaveItem& item : (*saver)->items()) {
+      const std::string& name = item.variable.node->name();
+      const Tensor& x = session.variables()->Find(name)->tensor();
+      const Tensor& y = other.variables()->Find(name)->tensor();
+      ASSERT_EQ(x.shape(), y.shape());
+      EXPECT_EQ(std::memcmp(x.raw(), y.raw(), x.bytes()), 0) << name;
+    }
+  }
+
   std::string dir = ::testing::TempDir() + "saver_interop.XXXXXX";
   ASSERT_NE(mkdtemp(&dir[0]), nullptr);
   const auto saved = (*saver)->Save(&session, dir + "/again");

@@ -118,6 +118,117 @@ TEST_F(SaverOps, RestoresThroughAssign) {
   EXPECT_THAT(out[0].span<float>(), ElementsAre(1, 2));
 }
 
+TEST_F(SaverOps, RestoringAssignsTakeEffectTogetherOrNotAtAll) {
+  const Output a = Variable("a", Tensor::Of<float>({1, 2}));
+  const Output b = Variable("b", Tensor::Of<float>({3, 4, 5}));
+  const Output s = Variable("s", Tensor::Of<std::string>({"old"}));
+  const Output never = ops::VariableV2(root_.WithOpName("never"), {2}, DType::kFloat);
+  Node* save_good = Save({"a", "b", "s", "never"}, {"", "", "", ""},
+                         {ops::Const(root_, Tensor::Of<float>({10, 20})),
+                          ops::Const(root_, Tensor::Of<float>({30, 40, 50})),
+                          ops::Const(root_, Tensor::Of<std::string>({"new"})),
+                          ops::Const(root_, Tensor::Of<float>({70, 80}))});
+  Node* save_bad = Save({"a", "b", "s", "never"}, {"", "", "", ""},
+                        {ops::Const(root_, Tensor::Of<float>({10, 20})),
+                         ops::Const(root_, Tensor::Of<float>({30, 40})),  // b has 3.
+                         ops::Const(root_, Tensor::Of<std::string>({"new"})),
+                         ops::Const(root_, Tensor::Of<float>({70, 80}))});
+  // One node for all, and one for each after the last's Assign, as restore_sequentially has it.
+  Node* all = Restore({"a", "s", "never", "b"}, {"", "", "", ""},
+                      {DType::kFloat, DType::kString, DType::kFloat, DType::kFloat});
+  std::vector<Node*> together, sequential;
+  const std::vector<Output> refs = {a, s, never, b};
+  for (int i = 0; i < 4; ++i) {
+    together.push_back(
+        ops::Assign(root_, refs[static_cast<size_t>(i)], all->output(i)).node);
+  }
+  for (const Output& ref : refs) {
+    const Scope after = sequential.empty()
+                            ? root_
+                            : root_.WithControlDependencies({sequential.back()});
+    Node* one = NodeBuilder(after, "RestoreV2")
+                    .Input(prefix_)
+                    .Input(ops::ConstVector<std::string>(after, {ref.node->name()}))
+                    .Input(ops::ConstVector<std::string>(after, {""}))
+                    .Attr("dtypes", std::vector<DType>{BaseType(ref.dtype())})
+                    .Build();
+    sequential.push_back(ops::Assign(root_, ref, ops::Identity(root_, one->output(0))).node);
+  }
+  ASSERT_TRUE(Run("/good", {}, {save_good}).ok());
+  ASSERT_TRUE(Run("/bad", {}, {save_bad}).ok());
+  for (const std::vector<Node*>& assigns : {together, sequential}) {
+    Node* restore = ops::NoOp(root_.WithControlDependencies(assigns));
+    const absl::Status failed = Run("/bad", {}, {restore});
+    EXPECT_TRUE(absl::IsInvalidArgument(failed)) << failed;
+    EXPECT_THAT(std::string(failed.message()),
+                HasSubstr("Assign requires shapes of both tensors to match. lhs shape= [3] rhs "
+                          "shape= [2] (variable 'b')"));
+    EXPECT_THAT(std::string(failed.message()), HasSubstr(assigns[3]->name()));
+    std::vector<Tensor> out;
+    ASSERT_TRUE(Run("", {a, b, s}, {}, &out).ok());
+    EXPECT_THAT(out[0].span<float>(), ElementsAre(1, 2));
+    EXPECT_THAT(out[1].span<float>(), ElementsAre(3, 4, 5));
+    EXPECT_THAT(out[2].span<std::string>(), ElementsAre("old"));
+    EXPECT_FALSE(session()->variables()->Find("never")->initialized());
+
+    ASSERT_TRUE(Run("/good", {}, {restore}).ok());
+    ASSERT_TRUE(Run("", {a, b, s, never}, {}, &out).ok());
+    EXPECT_THAT(out[0].span<float>(), ElementsAre(10, 20));
+    EXPECT_THAT(out[1].span<float>(), ElementsAre(30, 40, 50));
+    EXPECT_THAT(out[2].span<std::string>(), ElementsAre("new"));
+    EXPECT_THAT(out[3].span<float>(), ElementsAre(70, 80));
+    session_.reset();  // All as at first.
+  }
+}
+
+TEST_F(SaverOps, WhatFollowsARestoringAssignComesAfterIt) {
+  const Output a = Variable("a", Tensor::Of<float>({1, 2}));
+  const Output b = Variable("b", Tensor::Of<float>({3, 4}));
+  const Output next = Variable("next", Tensor::Of<std::string>({"?"}));
+  Node* save = Save({"a", "b", "next"}, {"", "", ""}, {a, b, next});
+  Node* change = ops::Group(
+      root_.WithOpName("change"),
+      {ops::Assign(root_, a, ops::Const(root_, Tensor::Of<float>({10, 20}))).node,
+       ops::Assign(root_, b, ops::Const(root_, Tensor::Of<float>({30, 40}))).node,
+       ops::Assign(root_, next, ops::Const(root_, Tensor::Of<std::string>({"/two"}))).node});
+  Node* restore = Restore({"a", "next"}, {"", ""}, {DType::kFloat, DType::kString});
+  Node* assign_a = ops::Assign(root_, a, restore->output(0)).node;
+  Node* assign_next = ops::Assign(root_, next, restore->output(1)).node;
+  const Scope after = root_.WithControlDependencies({assign_a, assign_next});
+  // It aliases the variable, as in TensorFlow, and so sees what is assigned.
+  const Output sum = ops::AddV2(after, ops::Identity(root_, a), ops::Const(root_, 1.0f));
+  // A second checkpoint, which the first one names.
+  Node* second = NodeBuilder(root_, "RestoreV2")
+                     .Input(ops::Reshape(root_, ops::Identity(after, next),
+                                         ops::ConstVector<int32_t>(root_, {})))
+                     .Input(Strings({"b"}))
+                     .Input(Strings({""}))
+                     .Attr("dtypes", std::vector<DType>{DType::kFloat})
+                     .Build();
+  const Output assign_b = ops::Assign(root_, b, second->output(0));
+  // A use beside the Assign: an ordinary tensor.
+  Node* shared = Restore({"a"}, {""}, {DType::kFloat});
+  Node* assign_shared = ops::Assign(root_, a, shared->output(0)).node;
+
+  ASSERT_TRUE(Run("/two", {}, {save}).ok());
+  ASSERT_TRUE(Run("", {}, {change}).ok());
+  ASSERT_TRUE(Run("/one", {}, {save}).ok());
+  ASSERT_TRUE(Run("", {}, init_).ok());
+  std::vector<Tensor> out;
+  for (int i = 0; i < 2; ++i) {
+    const absl::Status status = Run("/one", {sum, assign_b, a}, {}, &out);
+    ASSERT_TRUE(status.ok()) << status;
+    EXPECT_THAT(out[0].span<float>(), ElementsAre(11, 21));
+    EXPECT_THAT(out[1].span<float>(), ElementsAre(3, 4)) << "of the second checkpoint";
+    EXPECT_THAT(out[2].span<float>(), ElementsAre(10, 20));
+    ASSERT_TRUE(Run("", {}, {change}).ok());
+  }
+  ASSERT_TRUE(Run("/two", {shared->output(0)}, {assign_shared}, &out).ok());
+  EXPECT_THAT(out[0].span<float>(), ElementsAre(1, 2));
+  ASSERT_TRUE(Run("", {a}, {}, &out).ok());
+  EXPECT_THAT(out[0].span<float>(), ElementsAre(1, 2));
+}
+
 TEST_F(SaverOps, Slices) {
   const Output top = ops::Const(root_, Tensor::Of<int32_t>({0, 1, 2, 3}, {2, 2}));
   const Output bottom = ops::Const(root_, Tensor::Of<int32_t>({4, 5}, {1, 2}));

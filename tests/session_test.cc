@@ -276,6 +276,35 @@ TEST_F(SessionTest, ADeadlineEndsARun) {
   ASSERT_OK(session.Run(std::vector<std::pair<Output, Tensor>>{}, {x}, {}, &out));
 }
 
+TEST_F(SessionTest, ADeadlineThatPassesInTheLastStepIsTold) {
+  const Output x = ops::Placeholder(root.WithOpName("x"), DType::kFloat, {1500, 1500});
+  ops::MatMul(root.WithOpName("product"), x, x);
+  ASSERT_OK(root.status());
+  Session session(&graph);
+  const Tensor ones = Tensor::Of<float>(std::vector<float>(1500 * 1500, 1), {1500, 1500});
+  RunOptions options;
+  options.timeout = absl::Milliseconds(1);
+  std::vector<Tensor> out;
+  EXPECT_ERROR(session.Run({{"x", ones}}, {"product"}, {}, &out, options), kDeadlineExceeded,
+               "node 'product' (MatMul)");
+}
+
+TEST_F(SessionTest, AFedVariableCanBeReadButNotWritten) {
+  const Output v = MakeVariable("v", {1, 2});
+  ops::Identity(root.WithOpName("read"), v);
+  ops::AssignAdd(root.WithOpName("add"), v, ops::Const(root, Tensor::Of<float>({1, 1})));
+  ASSERT_OK(root.status());
+  Session session(&graph);
+  const Tensor fed = Tensor::Of<float>({5, 6});
+  std::vector<Tensor> out;
+  ASSERT_OK(session.Run({{"v", fed}}, {"read"}, {}, &out));
+  EXPECT_EQ(Floats(out[0]), (std::vector<float>{5, 6}));
+  for (const char* target : {"add", "v/Assign"}) {
+    EXPECT_ERROR(session.Run({{"v", fed}}, {}, {target}, nullptr), kInvalidArgument,
+                 "needs the variable 'v' itself, but tensor v:0 is fed a value");
+  }
+}
+
 TEST_F(SessionTest, ConditionalsTakeOneBranch) {
   Output p = ops::Placeholder(root.WithOpName("p"), DType::kBool, PartialShape::Scalar());
   Output x = ops::Const<float>(root, 5);

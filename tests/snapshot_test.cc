@@ -76,6 +76,50 @@ TEST_F(SnapshotTest, AnAbandonedSnapshotLetsUpdatesGoOn) {
   EXPECT_EQ(v->tensor().data<float>()[0], 2);
 }
 
+// An optimizer's step holds the mutexes of a variable and its slots, and may wait in any of them.
+TEST_F(SnapshotTest, AnAbandonedSnapshotLetsUpdatesOfSeveralVariablesGoOn) {
+  Variable* a = Make("a", 1000);
+  Variable* b = Make("b", 1000);
+  auto s = Snapshot::Take(&store, {a, b}, nullptr);
+  ASSERT_TRUE(s.ok());
+  std::thread updater([&] {
+    Variable* both[] = {a, b};
+    const VariableLocks locks(absl::MakeSpan(both));
+    b->MutableTensor()->data<float>()[0] = 2;
+    a->MutableTensor()->data<float>()[0] = 1;
+  });
+  while ((*s)->stats().waits == 0) std::this_thread::yield();
+  s->reset();
+  updater.join();
+  EXPECT_EQ(a->tensor().data<float>()[0], 1);
+  EXPECT_EQ(b->tensor().data<float>()[0], 2);
+}
+
+// Marking one of a step's variables while the step waits in another would stop both for good.
+TEST_F(SnapshotTest, SnapshotsWithinRunsBesideUpdatesOfSeveralVariables) {
+  Variable* all[] = {Make("a", 64), Make("b", 64), Make("c", 64)};
+  std::atomic<bool> stop{false};
+  std::thread updater([&] {
+    while (!stop) {
+      Variable* mine[] = {all[0], all[1], all[2]};
+      const VariableLocks locks(absl::MakeSpan(mine));
+      for (Variable* v : all) {
+        for (float& f : v->MutableTensor()->span<float>()) f += 1;
+      }
+    }
+  });
+  for (int i = 0; i < 2000; ++i) {
+    auto s = Snapshot::TakeWithinRun({all[2], all[1], all[0]});
+    ASSERT_TRUE(s.ok()) << s.status();
+    const float first = ReadAll(s->get(), 0, 256)[0];
+    for (int k = 0; k < 3; ++k) {
+      for (const float f : ReadAll(s->get(), k, 100)) ASSERT_EQ(f, first);
+    }
+  }
+  stop = true;
+  updater.join();
+}
+
 TEST_F(SnapshotTest, Errors) {
   Variable* v = Make("v", 10);
   Variable* w = *store.LookupOrCreate("w", DType::kFloat, TensorShape({1}));

@@ -1,6 +1,7 @@
 #include "runtime/op/kernel.h"
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 
 #include "absl/strings/str_join.h"
@@ -160,6 +161,16 @@ void KernelContext::SetOutput(int i, const Tensor& t) {
   }
   Unbind(s);
   s->tensor = t;
+}
+
+void KernelContext::Copy(const Tensor& from, Tensor* to) {
+  if (from.dtype() == DType::kString) return CopyElements(from, to);
+  ParallelFor(static_cast<int64_t>(from.bytes()), int64_t{1} << 20,
+              [&](int64_t begin, int64_t end) {
+                std::memcpy(static_cast<char*>(to->raw()) + begin,
+                            static_cast<const char*>(from.raw()) + begin,
+                            static_cast<size_t>(end - begin));
+              });
 }
 
 absl::StatusOr<void*> KernelContext::Scratch(size_t bytes) {

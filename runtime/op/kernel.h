@@ -175,6 +175,8 @@ class KernelContext {
       run_->pool->ParallelFor(total, grain, fn);
     }
   }
+  // As CopyElements, split over the pool.
+  void Copy(const Tensor& from, Tensor* to);
   RunContext* run() const { return run_; }
 
  private:

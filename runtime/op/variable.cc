@@ -33,6 +33,19 @@ void Variable::Publish() {
   current_.store(owned_.back().get(), std::memory_order_release);
 }
 
+void Variable::Adopt(Tensor contents) {
+  pending_ = std::make_unique<Tensor>(std::move(contents));
+  Publish();
+}
+
+absl::Status Variable::CheckAssign(const TensorShape& shape) const {
+  const PartialShape held = initialized() ? PartialShape(tensor().shape()) : shape_;
+  if (held.CompatibleWith(shape)) return absl::OkStatus();
+  return InvalidArgument("Assign requires shapes of both tensors to match. lhs shape= ",
+                         held.DebugString(), " rhs shape= ", shape.DebugString(), " (variable '",
+                         name_, "')");
+}
+
 void Variable::SwapContents(Tensor* contents) {
   MutexLock lock(&mu_);
   if (UpdateHook* h = hook_.load(std::memory_order_acquire)) h->BeforeUpdate(this);

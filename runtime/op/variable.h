@@ -7,14 +7,18 @@
 #ifndef FERRY_RUNTIME_OP_VARIABLE_H_
 #define FERRY_RUNTIME_OP_VARIABLE_H_
 
+#include <algorithm>
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "runtime/base/mutex.h"
 #include "runtime/op/attr.h"
 #include "runtime/op/partial_shape.h"
@@ -55,7 +59,11 @@ class Variable {
   // address of the data changes only when an Assign without validate_shape changes the shape.
   const Tensor& tensor() const { return *current_.load(std::memory_order_acquire); }
 
-  // What kernels that write hold meanwhile.
+  // Whether an Assign that validates shapes may assign a value of `shape`: InvalidArgument, in
+  // TensorFlow's words, for another shape than the contents have, or else the declared one.
+  absl::Status CheckAssign(const TensorShape& shape) const;
+
+  // What kernels that write hold meanwhile. Of several variables: see VariableLocks.
   Mutex& mu() ABSL_LOCK_RETURNED(mu_) { return mu_; }
 
   // The contents for changing in place: tells the hook first. REQUIRES: initialized().
@@ -70,6 +78,9 @@ class Variable {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Makes what TensorForOverwrite gave the contents.
   void Publish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // Makes `contents`, whose memory nobody else will change, the contents without a copy.
+  void Adopt(Tensor contents) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // Exchanges the contents with `*contents` (an uninitialised tensor makes the variable
   // uninitialised). REQUIRES: the store's gate is held exclusively; tells the hook first.
@@ -92,6 +103,28 @@ class Variable {
   std::vector<std::unique_ptr<Tensor>> owned_ ABSL_GUARDED_BY(mu_);
   std::unique_ptr<Tensor> pending_ ABSL_GUARDED_BY(mu_);
   std::atomic<UpdateHook*> hook_{nullptr};
+};
+
+// Holds the mutexes of some variables, each once, taken in the order of their addresses, so that
+// two that share variables can't wait for each other in a circle.
+class ABSL_SCOPED_LOCKABLE VariableLocks {
+ public:
+  // Reorders `variables`, which must outlive the locks.
+  explicit VariableLocks(absl::Span<Variable*> variables) ABSL_NO_THREAD_SAFETY_ANALYSIS
+      : held_(variables) {
+    std::sort(held_.begin(), held_.end(), std::less<Variable*>());
+    held_ = held_.first(
+        static_cast<size_t>(std::unique(held_.begin(), held_.end()) - held_.begin()));
+    for (Variable* v : held_) v->mu().Lock();
+  }
+  ~VariableLocks() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    for (Variable* v : held_) v->mu().Unlock();
+  }
+  VariableLocks(const VariableLocks&) = delete;
+  VariableLocks& operator=(const VariableLocks&) = delete;
+
+ private:
+  absl::Span<Variable*> held_;
 };
 
 // The variables of a session, by name. Variables live as long as the store. Thread-safe.

@@ -69,6 +69,7 @@ class Frame {
   std::vector<Register*> output_registers_;
   std::vector<KernelContext> contexts_;
   std::vector<char> dead_steps_;
+  std::vector<KernelContext*> restored_;  // Assigns that wait for the next commit.
   RunContext run_;
 };
 
@@ -104,6 +105,7 @@ class PlanMaker {
 
   absl::StatusOr<std::unique_ptr<Plan>> Make() {
     FERRY_RETURN_IF_ERROR(Prune());
+    FindRestores();
     FERRY_RETURN_IF_ERROR(Order());
     FERRY_RETURN_IF_ERROR(MakeSteps());
     MarkDeadness();
@@ -154,6 +156,36 @@ class PlanMaker {
                              absl::StrJoin(unfed, ", "));
     }
     return absl::OkStatus();
+  }
+
+  // The Assigns of values that come from a RestoreV2, straight or through Identity and Reshape, and
+  // that nothing else uses.
+  void FindRestores() {
+    const auto is_restore = [](const Node* n) { return n->op() == "RestoreV2"; };
+    if (std::none_of(needed_.begin(), needed_.end(), is_restore)) return;
+    absl::flat_hash_map<Output, int> uses;
+    for (const Output& o : plan_->signature_.fetches) ++uses[o];
+    for (const Node* n : needed_) {
+      for (const Output& in : n->inputs()) ++uses[in];
+    }
+    for (const Node* n : needed_) {
+      if (n->op() != "Assign") continue;
+      std::vector<const Node*> way;
+      const Node* at = n;
+      Output value = n->input(1);
+      while (!fed_.contains(value) && uses[value] == 1) {
+        way.push_back(at);
+        at = value.node;
+        if (is_restore(at)) {
+          restores_.insert(n);
+          on_the_way_.insert(way.begin(), way.end());
+          on_the_way_.insert(at);
+          break;
+        }
+        if (at->op() != "Identity" && at->op() != "Reshape") break;
+        value = at->input(0);
+      }
+    }
   }
 
   bool IsFedPlaceholder(const Node* n) const {
@@ -211,15 +243,33 @@ class PlanMaker {
     }
     using Key = std::pair<std::pair<bool, int>, Node*>;
     std::priority_queue<Key, std::vector<Key>, std::greater<Key>> ready;
-    auto push = [&](Node* n) { ready.push({{WritesVariable(n), rank[n]}, n}); };
+    // What follows a restoring Assign is held until there is nothing else to do, and the commit with
+    // it: all restores that can be done before are. Other restores needn't wait, since they look at
+    // no variable.
+    absl::flat_hash_set<const Node*> after;
+    std::vector<Node*> held;
+    auto push = [&](Node* n) {
+      if (after.contains(n) && n->op() != "Const" && !on_the_way_.contains(n)) {
+        held.push_back(n);
+      } else {
+        ready.push({{WritesVariable(n), rank[n]}, n});
+      }
+    };
     for (const auto& [n, count] : waiting) {
       if (count == 0) push(const_cast<Node*>(n));
     }
-    while (!ready.empty()) {
+    while (!ready.empty() || !held.empty()) {
+      if (ready.empty()) {
+        commits_.push_back(order_.size());
+        after.clear();
+        for (Node* n : std::exchange(held, {})) push(n);
+      }
       Node* n = ready.top().second;
       ready.pop();
       order_.push_back(n);
+      const bool uncommitted = restores_.contains(n) || after.contains(n);
       for (Node* f : followers[n]) {
+        if (uncommitted) after.insert(f);
         if (--waiting[f] == 0) push(f);
       }
     }
@@ -280,9 +330,17 @@ class PlanMaker {
       step.kernel = (*kernel)->kernel.get();
       step.is_switch = IsSwitch(n);
       step.is_merge = IsMerge(n);
+      step.restores = restores_.contains(n);
+      if (step.restores) {
+        FERRY_ASSIGN_OR_RETURN(step.validate_shape, GetAttr<bool>(n->attrs(), "validate_shape"));
+      }
       for (int i = 0; i < n->num_inputs(); ++i) {
         const Output& in = n->input(i);
         step.inputs.push_back(slot_of(in));
+        if (fed_.contains(in) && IsRef(n->input_types()[static_cast<size_t>(i)])) {
+          return InvalidArgument(Describe(n), " needs the variable '", in.node->name(),
+                                 "' itself, but tensor ", in.name(), " is fed a value");
+        }
         if (IsRef(in.dtype()) && !fed_.contains(in)) {
           plan_->touches_variables_ = true;
           if (!n->info()->def.allows_uninitialized_input()) step.must_be_initialized.push_back(i);
@@ -299,6 +357,7 @@ class PlanMaker {
       plan_->steps_.push_back(std::move(step));
     }
     if (!missing.empty()) return Unimplemented(absl::StrJoin(missing, "; "));
+    for (const size_t t : commits_) plan_->steps_[t].commit = true;
     for (const Output& o : sig.fetches) plan_->fetch_slots_.push_back(slot_of(o));
     return absl::OkStatus();
   }
@@ -415,7 +474,9 @@ class PlanMaker {
       Plan::Step& s = plan_->steps_[t];
       for (size_t o = 0; o < s.registers.size(); ++o) {
         const DType type = s.node->output_type(static_cast<int>(o));
+        // A restored value goes to its variable, and isn't kept from Run to Run.
         if (s.once || IsRef(type) || ElementSize(type) == 0 || IsSwitch(s.node) ||
+            s.node->op() == "RestoreV2" ||
             (o == 0 && (s.is_merge || s.node->info()->aliases_input >= 0))) {
           continue;
         }
@@ -454,7 +515,10 @@ class PlanMaker {
   std::unique_ptr<Plan> plan_;
   absl::flat_hash_map<Output, int> fed_;
   absl::flat_hash_set<Node*> needed_;
+  absl::flat_hash_set<const Node*> restores_;    // Assigns that commit together.
+  absl::flat_hash_set<const Node*> on_the_way_;  // These, and where their values come from.
   std::vector<Node*> order_;
+  std::vector<size_t> commits_;  // Places in order_ before which there is a commit.
   absl::flat_hash_map<const Node*, int> step_of_;
   std::vector<std::vector<int>> in_place_;  // As the kernels allow, by step.
   // By slot (of a class: at its root).
@@ -506,9 +570,11 @@ void Plan::ReleaseFrame(Frame* frame) const {
 
 absl::Status Plan::RunSteps(Frame* frame, const RunContext& context) const {
   const bool timed = context.deadline != absl::InfiniteFuture();
+  frame->restored_.clear();  // Of a Run that failed.
   for (size_t t = 0; t < steps_.size(); ++t) {
     const Step& step = steps_[t];
     if (step.once) continue;
+    if (step.commit) Commit(frame);
     KernelContext& c = frame->contexts_[t];
     if (step.is_switch) {
       c.SetOutputAlive(0);
@@ -540,10 +606,41 @@ absl::Status Plan::RunSteps(Frame* frame, const RunContext& context) const {
     if (timed && absl::Now() > context.deadline) {
       return DeadlineExceeded("the run's deadline passed before ", Describe(step.node));
     }
-    absl::Status status = step.kernel->Compute(&c);
+    absl::Status status;
+    if (step.restores) {
+      if (step.validate_shape) status = c.variable(0)->CheckAssign(c.input(1).shape());
+      c.SetOutputVariable(0, c.variable(0));
+      frame->restored_.push_back(&c);
+    } else {
+      status = step.kernel->Compute(&c);
+    }
     if (!status.ok()) return Annotate(status, Describe(step.node));
   }
+  if (timed && absl::Now() > context.deadline) {
+    return DeadlineExceeded("the run's deadline passed in its last step, ",
+                            Describe(steps_.back().node));
+  }
+  Commit(frame);
   return absl::OkStatus();
+}
+
+// Gives the variables of the restoring Assigns since the last commit their values. Other Runs'
+// steps, and saves in graphs, come before or after all of it.
+void Plan::Commit(Frame* frame) const ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  if (frame->restored_.empty()) return;
+  std::vector<Variable*> variables;
+  for (const KernelContext* c : frame->restored_) variables.push_back(c->variable(0));
+  const VariableLocks locks(absl::MakeSpan(variables));
+  for (KernelContext* c : frame->restored_) {
+    Variable* v = c->variable(0);
+    const Tensor& value = c->input(1);
+    if (v->initialized() && v->tensor().shape() == value.shape()) {
+      c->Copy(value, v->MutableTensor());  // The address stays.
+    } else {
+      v->Adopt(value);
+    }
+  }
+  frame->restored_.clear();
 }
 
 namespace {

@@ -10,6 +10,10 @@
 // that reads which no edge orders precede writes; then a depth-first order, so that values are
 // used soon after they are made.
 //
+// Restores: an Assign whose value comes straight from a RestoreV2 only checks the value when its
+// step comes; all such Assigns take effect together when the last of them is done, so that one
+// that fails leaves every variable as it was. Steps that follow one of them come after that.
+//
 // Memory: every output has a Slot. Values that share memory by their op's nature (Identity,
 // Reshape, Switch, Merge) form one class, alive until the last use of any of them. A class gets a
 // Register from the pool of those whose classes are dead; registers keep their memory from Run to
@@ -77,10 +81,14 @@ class Plan {
     bool may_be_dead = false;        // Some input or predecessor may be.
     bool is_switch = false;
     bool is_merge = false;
+    bool restores = false;           // An Assign that takes effect at the next commit.
+    bool validate_shape = false;     // Its attribute.
+    bool commit = false;             // A commit comes before it.
     std::vector<int> control;        // Steps it depends on that may be dead.
   };
 
   absl::Status RunSteps(Frame* frame, const RunContext& context) const;
+  void Commit(Frame* frame) const;
   absl::Status Fetch(Frame* frame, std::vector<Tensor>* fetches) const;
   absl::StatusOr<Frame*> AcquireFrame(const RunContext& context) const;
   void ReleaseFrame(Frame* frame) const;

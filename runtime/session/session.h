@@ -34,7 +34,8 @@ struct SessionOptions {
 };
 
 struct RunOptions {
-  // DeadlineExceeded when the run takes longer; checked between steps.
+  // DeadlineExceeded when the run takes longer. Looked at before each step and after the last: a
+  // step that has begun is done, and what it wrote into variables stays.
   absl::Duration timeout = absl::InfiniteDuration();
 };
 
