@@ -58,20 +58,21 @@ absl::StatusOr<std::string> BuildIndex(
   return std::move(sink.contents);
 }
 
-// Writes and syncs the index under its temporary name, gives it its name, syncs the directory. The
-// index is in place from the moment that `*renamed` is true.
-absl::Status CommitIndex(FileSystem* fs, const std::string& prefix, const std::string& contents,
-                         std::vector<std::string>* made, bool* renamed) {
-  const std::string index = IndexFileName(prefix);
-  const std::string temporary = index + kTemporarySuffix;
-  made->push_back(temporary);
-  FERRY_ASSIGN_OR_RETURN(std::unique_ptr<WritableFile> file, fs->NewWritableFile(temporary));
-  FERRY_RETURN_IF_ERROR(file->Append(contents));
-  FERRY_RETURN_IF_ERROR(file->Sync());
-  FERRY_RETURN_IF_ERROR(file->Close());
-  FERRY_RETURN_IF_ERROR(fs->Rename(temporary, index));
+// When a file of a save is named; each stage is durable before the next begins.
+enum Stage : int { kBesideIndex, kIndex, kAfterIndex };
+
+// Gives all synced files their names. The index is in place from the moment that `*renamed` is
+// true.
+absl::Status CommitFiles(FileSystem* fs, const std::string& directory, bool has_last_stage,
+                         NewFiles* files, bool* renamed) {
+  FERRY_RETURN_IF_ERROR(files->Name(kBesideIndex));
+  FERRY_RETURN_IF_ERROR(fs->SyncDir(directory));
+  FERRY_RETURN_IF_ERROR(files->Name(kIndex));
   *renamed = true;
-  return fs->SyncDir(DirName(prefix));
+  FERRY_RETURN_IF_ERROR(fs->SyncDir(directory));
+  if (!has_last_stage) return absl::OkStatus();
+  FERRY_RETURN_IF_ERROR(files->Name(kAfterIndex));
+  return fs->SyncDir(directory);
 }
 
 // The numbers of shards that data files of this prefix have in their names.
@@ -111,18 +112,6 @@ void RemoveOtherShards(FileSystem* fs, const std::string& prefix, int num_shards
       if (!status.ok() && !absl::IsNotFound(status)) return;
     }
   }
-}
-
-absl::Status MakeEmptyFile(FileSystem* fs, const std::string& path,
-                           std::vector<std::string>* made) {
-  const std::string temporary = path + kTemporarySuffix;
-  made->push_back(temporary);
-  FERRY_ASSIGN_OR_RETURN(std::unique_ptr<WritableFile> file, fs->NewWritableFile(temporary));
-  FERRY_RETURN_IF_ERROR(file->Sync());
-  FERRY_RETURN_IF_ERROR(file->Close());
-  FERRY_RETURN_IF_ERROR(fs->Rename(temporary, path));
-  made->back() = path;
-  return absl::OkStatus();
 }
 
 void RemoveFiles(FileSystem* fs, const std::vector<std::string>& files) {
@@ -177,6 +166,41 @@ bool ParseDataFileName(absl::string_view file, std::string* prefix, int* shard, 
   return *shard >= 0 && *shard < *num_shards && file == DataFileName(*prefix, *shard, *num_shards);
 }
 
+NewFiles::~NewFiles() {
+  for (File& f : files_) {
+    f.file.reset();
+    if (!f.named) fs_->Unlink(f.path + kTemporarySuffix).IgnoreError();
+  }
+}
+
+absl::Status NewFiles::Add(int stage, const std::string& path, absl::string_view contents) {
+  files_.push_back({stage, path, nullptr});
+  File& f = files_.back();
+  FERRY_ASSIGN_OR_RETURN(f.file, fs_->NewWritableFile(path + kTemporarySuffix));
+  FERRY_RETURN_IF_ERROR(f.file->Append(contents));
+  f.file->StartSync();
+  return absl::OkStatus();
+}
+
+absl::Status NewFiles::Sync() {
+  for (File& f : files_) {
+    if (!f.file) continue;
+    FERRY_RETURN_IF_ERROR(f.file->Sync());
+    FERRY_RETURN_IF_ERROR(f.file->Close());
+    f.file.reset();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status NewFiles::Name(int stage) {
+  for (File& f : files_) {
+    if (f.stage != stage) continue;
+    FERRY_RETURN_IF_ERROR(fs_->Rename(f.path + kTemporarySuffix, f.path));
+    f.named = true;
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::unique_ptr<BundleWriter>> BundleWriter::Open(
     FileSystem* fs, const std::string& prefix, const BundleWriterOptions& options) {
   std::unique_ptr<BundleWriter> writer(new BundleWriter(fs, prefix));
@@ -196,15 +220,15 @@ absl::Status BundleWriter::Start(const BundleWriterOptions& options) {
   if (!options.ring) FERRY_RETURN_IF_ERROR(own_ring_.Init(options.slots, options.slot_bytes));
   BlockWriterOptions block = options.block;
   block.depth = ring_->slots();
-  const std::string path = DataFileName(prefix_, 0, num_shards_) + kTemporarySuffix;
-  made_.push_back(path);
-  FERRY_ASSIGN_OR_RETURN(file_, fs_->NewBlockWriter(path, block));
+  data_temporary_ = DataFileName(prefix_, 0, num_shards_) + kTemporarySuffix;
+  FERRY_ASSIGN_OR_RETURN(file_, fs_->NewBlockWriter(data_temporary_, block));
   method_ = file_->method();
   return absl::OkStatus();
 }
 
 BundleWriter::~BundleWriter() {
   file_.reset();  // Waits for writes that are in flight.
+  if (!data_temporary_.empty()) fs_->Unlink(data_temporary_).IgnoreError();
   if (!index_renamed_) RemoveFiles(fs_, made_);
 }
 
@@ -376,6 +400,13 @@ absl::Status BundleWriter::WriteSlot(size_t size) {
   return absl::OkStatus();
 }
 
+absl::Status BundleWriter::AddFile(const std::string& path, absl::string_view contents,
+                                   Named when) {
+  FERRY_RETURN_IF_ERROR(status_);
+  has_last_stage_ |= when == Named::kAfterCommit;
+  return Do(files_.Add(when == Named::kBeforeCommit ? kBesideIndex : kAfterIndex, path, contents));
+}
+
 absl::Status BundleWriter::FinishData() {
   FERRY_RETURN_IF_ERROR(status_);
   if (data_finished_) return absl::OkStatus();
@@ -388,14 +419,6 @@ absl::Status BundleWriter::FinishData() {
       FERRY_RETURN_IF_ERROR(WriteSlot(padded));
     }
     while (waited_ < writes_) FERRY_RETURN_IF_ERROR(file_->Wait(waited_++));
-    FERRY_RETURN_IF_ERROR(file_->Finish(offset_));
-    method_ = file_->method();
-    const std::string path = DataFileName(prefix_, 0, num_shards_);
-    FERRY_RETURN_IF_ERROR(fs_->Rename(path + kTemporarySuffix, path));
-    made_.back() = path;
-    for (int shard = 1; shard < num_shards_; ++shard) {
-      FERRY_RETURN_IF_ERROR(MakeEmptyFile(fs_, DataFileName(prefix_, shard, num_shards_), &made_));
-    }
     return absl::OkStatus();
   };
   return Do(finish());
@@ -405,9 +428,19 @@ absl::Status BundleWriter::Commit() {
   FERRY_RETURN_IF_ERROR(FinishData());
   const auto commit = [this]() -> absl::Status {
     FERRY_ASSIGN_OR_RETURN(const std::string index, BuildIndex(num_shards_, entries_));
-    // The names of the data, and of what the caller put beside it, go before the index's.
-    FERRY_RETURN_IF_ERROR(fs_->SyncDir(DirName(prefix_)));
-    return CommitIndex(fs_, prefix_, index, &made_, &index_renamed_);
+    for (int shard = 1; shard < num_shards_; ++shard) {
+      made_.push_back(DataFileName(prefix_, shard, num_shards_));
+      FERRY_RETURN_IF_ERROR(files_.Add(kBesideIndex, made_.back(), ""));
+    }
+    FERRY_RETURN_IF_ERROR(files_.Add(kIndex, IndexFileName(prefix_), index));
+    FERRY_RETURN_IF_ERROR(file_->Finish(offset_));  // Syncs; so do the other files meanwhile.
+    method_ = file_->method();
+    FERRY_RETURN_IF_ERROR(files_.Sync());
+    const std::string data = DataFileName(prefix_, 0, num_shards_);
+    FERRY_RETURN_IF_ERROR(fs_->Rename(data_temporary_, data));
+    data_temporary_.clear();
+    made_.push_back(data);
+    return CommitFiles(fs_, DirName(prefix_), has_last_stage_, &files_, &index_renamed_);
   };
   FERRY_RETURN_IF_ERROR(Do(commit()));
   if (existed_) RemoveOtherShards(fs_, prefix_, num_shards_);
@@ -459,17 +492,20 @@ absl::Status MergeBundles(FileSystem* fs, const std::vector<std::string>& parts,
   std::vector<std::string> made;
   bool renamed = false;
   const auto move = [&]() -> absl::Status {
+    NewFiles files(fs);
+    for (int i = static_cast<int>(data_files.size()); i < num_shards; ++i) {
+      made.push_back(DataFileName(prefix, i, num_shards));
+      FERRY_RETURN_IF_ERROR(files.Add(kBesideIndex, made.back(), ""));
+    }
+    FERRY_ASSIGN_OR_RETURN(const std::string index, BuildIndex(num_shards, merged));
+    FERRY_RETURN_IF_ERROR(files.Add(kIndex, IndexFileName(prefix), index));
+    FERRY_RETURN_IF_ERROR(files.Sync());
     for (size_t i = 0; i < data_files.size(); ++i) {
       const std::string path = DataFileName(prefix, static_cast<int>(i), num_shards);
       FERRY_RETURN_IF_ERROR(fs->Rename(data_files[i], path));
       made.push_back(path);
     }
-    for (int i = static_cast<int>(data_files.size()); i < num_shards; ++i) {
-      FERRY_RETURN_IF_ERROR(MakeEmptyFile(fs, DataFileName(prefix, i, num_shards), &made));
-    }
-    FERRY_ASSIGN_OR_RETURN(const std::string index, BuildIndex(num_shards, merged));
-    FERRY_RETURN_IF_ERROR(fs->SyncDir(DirName(prefix)));
-    return CommitIndex(fs, prefix, index, &made, &renamed);
+    return CommitFiles(fs, DirName(prefix), false, &files, &renamed);
   };
   const absl::Status status = move();
   if (!status.ok()) {

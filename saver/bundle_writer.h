@@ -4,14 +4,16 @@
 //
 //   FERRY_ASSIGN_OR_RETURN(auto writer, BundleWriter::Open(fs, "model_dir/model.ckpt-100"));
 //   FERRY_RETURN_IF_ERROR(writer->Add("w", w));          // in the order of the data file
-//   FERRY_RETURN_IF_ERROR(writer->FinishData());         // bytes and their name are safe
-//   … files that the checkpoint is to have beside it …
+//   FERRY_RETURN_IF_ERROR(writer->AddFile(…));           // what the checkpoint has beside it
 //   FERRY_RETURN_IF_ERROR(writer->Commit());             // the index: the one commit point
 //
-// The order of what reaches the disk:
+// The order of what reaches the disk. A sync costs the disk's latency, and several at once hardly
+// more than one, so there are four rounds of them:
 //
-//   data temporary, fsync ─▶ data's name ─▶ directory fsync ─▶ index temporary, fsync
-//     ─▶ index's name ─▶ directory fsync ─▶ old data files unlinked
+//   all files under temporary names, fsync each, at the same time
+//     ─▶ names of the data and of files beside it ─▶ directory fsync
+//     ─▶ index's name ─▶ directory fsync
+//     ─▶ names of files that wait for the commit ─▶ directory fsync ─▶ old data files unlinked
 //
 // Over an existing checkpoint the data gets another number of shards in its names (an empty last
 // one), so that the old index goes on naming the old data until it is replaced itself.
@@ -61,12 +63,38 @@ class ByteSource {
 struct BundleWriterOptions {
   // The staging memory. Null: the writer makes its own of the sizes below.
   StagingRing* ring = nullptr;
-  int slots = 4;
-  size_t slot_bytes = size_t{4} << 20;
+  int slots = StagingRing::kUsualSlots;
+  size_t slot_bytes = StagingRing::kUsualSlotBytes;
   BlockWriterOptions block;  // `depth` is the ring's.
   // The caller holds the lock on the prefix's directory; otherwise the writer takes it until it
   // is destroyed.
   bool directory_locked = false;
+};
+
+// Small files of one save, on their way to their names in one directory.
+class NewFiles {
+ public:
+  explicit NewFiles(FileSystem* fs) : fs_(fs) {}
+  NewFiles(const NewFiles&) = delete;
+  NewFiles& operator=(const NewFiles&) = delete;
+  ~NewFiles();  // Removes those that have no name yet.
+
+  // Writes a file under its temporary name and begins its sync. `stage` tells when it is named.
+  absl::Status Add(int stage, const std::string& path, absl::string_view contents);
+  // All bytes are on stable storage.
+  absl::Status Sync();
+  // Names the files of that stage, in the order in which they came.
+  absl::Status Name(int stage);
+
+ private:
+  struct File {
+    int stage;
+    std::string path;
+    std::unique_ptr<WritableFile> file;  // Until it is synced.
+    bool named = false;
+  };
+  FileSystem* const fs_;
+  std::vector<File> files_;
 };
 
 // Not thread-safe. After an error every later call returns that error.
@@ -91,18 +119,25 @@ class BundleWriter {
   absl::Status AddSlice(const std::string& name, DType dtype, const TensorShape& full_shape,
                         const TensorSlice& slice, ByteSource* source);
 
-  // No more tensors after this.
+  // A file in the prefix's directory that Commit gives its name: before the index, so that there is
+  // no checkpoint without it, or once the index is durable. Its bytes go to the disk meanwhile.
+  enum class Named { kBeforeCommit, kAfterCommit };
+  absl::Status AddFile(const std::string& path, absl::string_view contents, Named when);
+
+  // No more tensors after this; their bytes are written, but not durable.
   absl::Status FinishData();
+  // All is durable.
   absl::Status Commit();
 
   // Whether the new checkpoint stands under its name. After a Commit that failed that may be so:
-  // then it is whole, but isn't sure to outlive a power loss.
+  // then it is whole, but isn't sure to outlive a power loss, or lacks files kAfterCommit.
   bool in_place() const { return index_renamed_; }
   uint64_t data_bytes() const { return offset_; }
   const char* write_method() const { return method_; }  // BlockWriter::method().
 
  private:
-  BundleWriter(FileSystem* fs, std::string prefix) : fs_(fs), prefix_(std::move(prefix)) {}
+  BundleWriter(FileSystem* fs, std::string prefix)
+      : fs_(fs), prefix_(std::move(prefix)), files_(fs) {}
   absl::Status Start(const BundleWriterOptions& options);
   absl::Status Do(absl::Status status);  // Remembers the first error.
   absl::StatusOr<proto::BundleEntryProto*> NewEntry(const std::string& key, DType dtype,
@@ -131,8 +166,10 @@ class BundleWriter {
   uint64_t writes_ = 0, waited_ = 0;
   uint64_t offset_ = 0;  // Bytes of tensors so far.
   std::map<std::string, proto::BundleEntryProto> entries_;
-  bool data_finished_ = false, index_renamed_ = false;
-  std::vector<std::string> made_;  // Files to remove when the save fails.
+  bool data_finished_ = false, has_last_stage_ = false, index_renamed_ = false;
+  std::string data_temporary_;     // While the data has no other name.
+  std::vector<std::string> made_;  // Named files to remove when the save fails.
+  NewFiles files_;
 };
 
 // Makes one checkpoint of several (the parts of a sharded save): moves their data files to

@@ -134,12 +134,11 @@ absl::StatusOr<std::vector<std::string>> ListCheckpoints(FileSystem* fs,
   return found;
 }
 
-absl::Status UpdateCheckpointState(FileSystem* fs, const std::string& dir,
-                                   const std::string& model_checkpoint_path,
-                                   const std::vector<std::string>& all_paths,
-                                   const std::vector<double>& all_timestamps,
-                                   double last_preserved_timestamp,
-                                   const std::string& latest_filename, bool save_relative_paths) {
+absl::StatusOr<std::string> GenerateCheckpointState(
+    const std::string& dir, const std::string& model_checkpoint_path,
+    const std::vector<std::string>& all_paths, const std::vector<double>& all_timestamps,
+    double last_preserved_timestamp, const std::string& latest_filename,
+    bool save_relative_paths) {
   if (latest_filename.empty() || BaseName(latest_filename) != latest_filename) {
     return InvalidArgument("'latest_filename' must not contain path components: '", latest_filename,
                            "'");
@@ -167,7 +166,20 @@ absl::Status UpdateCheckpointState(FileSystem* fs, const std::string& dir,
                            "' conflicts with path used for checkpoint state. Please use a "
                            "different save path.");
   }
-  return WriteFileAtomically(fs, file, SerializeCheckpointState(state));
+  return SerializeCheckpointState(state);
+}
+
+absl::Status UpdateCheckpointState(FileSystem* fs, const std::string& dir,
+                                   const std::string& model_checkpoint_path,
+                                   const std::vector<std::string>& all_paths,
+                                   const std::vector<double>& all_timestamps,
+                                   double last_preserved_timestamp,
+                                   const std::string& latest_filename, bool save_relative_paths) {
+  FERRY_ASSIGN_OR_RETURN(
+      const std::string text,
+      GenerateCheckpointState(dir, model_checkpoint_path, all_paths, all_timestamps,
+                              last_preserved_timestamp, latest_filename, save_relative_paths));
+  return WriteFileAtomically(fs, JoinPath(dir, latest_filename), text);
 }
 
 }  // namespace ferry

@@ -44,11 +44,17 @@ absl::StatusOr<std::string> LatestCheckpoint(FileSystem* fs, const std::string& 
 absl::StatusOr<std::vector<std::string>> ListCheckpoints(FileSystem* fs,
                                                          const std::string& prefix);
 
-// Replaces the state file durably. `all_paths` go from the oldest to the newest; the model path is
-// added where it isn't their last. `all_timestamps` (seconds since 1970) are empty or as many as
-// the paths. Paths stay as they are when `dir` is absolute, and are written relative to it when it
-// isn't, or with `save_relative_paths`. InvalidArgument when the counts differ, or the state file's
-// name has a directory in it or is the checkpoint's own.
+// The bytes of a state file `latest_filename` in `dir`. `all_paths` go from the oldest to the
+// newest; the model path is added where it isn't their last. `all_timestamps` (seconds since 1970)
+// are empty or as many as the paths. Paths stay as they are when `dir` is absolute, and are written
+// relative to it when it isn't, or with `save_relative_paths`. InvalidArgument when the counts
+// differ, or the state file's name has a directory in it or is the checkpoint's own.
+absl::StatusOr<std::string> GenerateCheckpointState(
+    const std::string& dir, const std::string& model_checkpoint_path,
+    const std::vector<std::string>& all_paths, const std::vector<double>& all_timestamps = {},
+    double last_preserved_timestamp = 0, const std::string& latest_filename = kStateFileName,
+    bool save_relative_paths = false);
+// Replaces the state file durably by the same.
 absl::Status UpdateCheckpointState(FileSystem* fs, const std::string& dir,
                                    const std::string& model_checkpoint_path,
                                    const std::vector<std::string>& all_paths,

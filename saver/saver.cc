@@ -222,12 +222,20 @@ struct Saver::Rep {
 
   // Writes the checkpoint, then the state file; evicts. Runs on one thread at a time.
   absl::Status Write(Job* job, SaveStats* done) {
-    FERRY_RETURN_IF_ERROR(ring.Init(4, size_t{4} << 20));
+    FERRY_RETURN_IF_ERROR(ring.Init(StagingRing::kUsualSlots, StagingRing::kUsualSlotBytes));
     BundleWriterOptions writing;
     writing.ring = &ring;
+    for (int i = 0; i < job->snapshot->size(); ++i) {
+      writing.block.expected_bytes += job->snapshot->bytes(i);
+    }
     // Holds the directory's lock until the end of this function.
     FERRY_ASSIGN_OR_RETURN(std::unique_ptr<BundleWriter> writer,
                            BundleWriter::Open(job->fs, job->prefix, writing));
+    if (job->options.write_meta_graph) {
+      FERRY_RETURN_IF_ERROR(
+          writer->AddFile(absl::StrCat(job->prefix, ".", job->options.meta_graph_suffix), job->meta,
+                          BundleWriter::Named::kBeforeCommit));
+    }
     for (int i = 0; i < job->snapshot->size(); ++i) {
       const SaveItem& item = items[static_cast<size_t>(i)];
       const Variable& v = job->snapshot->variable(i);
@@ -255,92 +263,89 @@ struct Saver::Rep {
     }
     done->snapshot = job->snapshot->stats();
     job->snapshot.reset();  // Training needs no more copies.
-    FERRY_RETURN_IF_ERROR(writer->FinishData());
-    if (job->options.write_meta_graph) {
-      FERRY_RETURN_IF_ERROR(WriteFileAtomically(
-          job->fs, absl::StrCat(job->prefix, ".", job->options.meta_graph_suffix), job->meta));
+    Retention retention;
+    if (job->options.write_state) {
+      FERRY_ASSIGN_OR_RETURN(retention, PlanRetention(*job));
+      FERRY_RETURN_IF_ERROR(
+          writer->AddFile(JoinPath(DirName(job->prefix), StateFileName(job->options)),
+                          retention.state, BundleWriter::Named::kAfterCommit));
     }
     const absl::Status committed = writer->Commit();
-    if (!committed.ok()) {
-      // A checkpoint that stands all the same is some later save's to evict.
-      if (writer->in_place() && job->options.write_state) {
-        MutexLock lock(&mu);
-        Remember(job->prefix);
+    if (job->options.write_state && writer->in_place()) {
+      MutexLock lock(&mu);
+      to_remove.erase(std::remove(to_remove.begin(), to_remove.end(), job->prefix),
+                      to_remove.end());
+      if (committed.ok()) {
+        last = retention.kept;
+        next_kept_time = retention.next_kept_time;
+        last_preserved_time = retention.last_preserved_time;
+        retention.evicted.insert(retention.evicted.begin(), to_remove.begin(), to_remove.end());
+        to_remove.clear();
+      } else {
+        last = retention.all;  // What stands all the same is some later save's to evict.
       }
-      return committed;
     }
+    FERRY_RETURN_IF_ERROR(committed);
     done->write_method = writer->write_method();
-    if (job->options.write_state) FERRY_RETURN_IF_ERROR(Record(*job));
+    for (const std::string& p : retention.evicted) {
+      if (RemoveCheckpoint(job->fs, p, job->options.meta_graph_suffix)) continue;
+      MutexLock lock(&mu);
+      to_remove.push_back(p);
+    }
     CleanUp(job->fs, job->base, job->options.meta_graph_suffix);
     done->seconds = Monotonic() - job->start;
     return absl::OkStatus();
   }
 
-  // As the newest of the last checkpoints.
-  void Remember(const std::string& path) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
-    last.erase(std::remove_if(last.begin(), last.end(),
-                              [&](const auto& p) { return p.first == path; }),
-               last.end());
-    last.emplace_back(path, WallSeconds());
-    to_remove.erase(std::remove(to_remove.begin(), to_remove.end(), path), to_remove.end());
-  }
+  // What a save that goes well makes of the last checkpoints, and the state file that says so.
+  struct Retention {
+    decltype(last) all;   // With the new one as the newest.
+    decltype(last) kept;  // Of these.
+    std::vector<std::string> evicted;
+    double next_kept_time = 0, last_preserved_time = 0;
+    std::string state;
+  };
 
-  absl::Status Record(const Job& job) {
-    std::vector<std::string> evicted, paths;
-    std::vector<double> times;
-    double preserved = 0;
-    decltype(last) listed;  // Before the eviction.
-    double kept_before = 0, preserved_before = 0;
+  absl::StatusOr<Retention> PlanRetention(const Job& job) {
+    Retention r;
     {
       MutexLock lock(&mu);
-      Remember(job.prefix);
-      listed = last;
-      kept_before = next_kept_time;
-      preserved_before = last_preserved_time;
-      // All that are due go, not only one a save: a lowered max_to_keep takes effect at once.
-      while (options.max_to_keep > 0 && last.size() > static_cast<size_t>(options.max_to_keep)) {
-        const auto [oldest, time] = last.front();
-        last.erase(last.begin());
-        if (std::isinf(time)) continue;  // Protected: see set_last_checkpoints.
-        if (time > next_kept_time) {
-          next_kept_time += options.keep_checkpoint_every_n_hours * 3600;
-          last_preserved_time = time;
-        } else {
-          evicted.push_back(oldest);
-        }
+      r.all = last;
+      r.next_kept_time = next_kept_time;
+      r.last_preserved_time = last_preserved_time;
+    }
+    r.all.erase(std::remove_if(r.all.begin(), r.all.end(),
+                               [&](const auto& p) { return p.first == job.prefix; }),
+                r.all.end());
+    r.all.emplace_back(job.prefix, WallSeconds());
+    // All that are due go, not only one a save: a lowered max_to_keep takes effect at once.
+    auto oldest = r.all.begin();
+    for (; options.max_to_keep > 0 && r.all.end() - oldest > options.max_to_keep; ++oldest) {
+      const auto& [path, time] = *oldest;
+      if (std::isinf(time)) continue;  // Protected: see set_last_checkpoints.
+      if (time > r.next_kept_time) {
+        r.next_kept_time += options.keep_checkpoint_every_n_hours * 3600;
+        r.last_preserved_time = time;
+      } else {
+        r.evicted.push_back(path);
       }
-      for (const auto& [p, time] : last) {
-        paths.push_back(p);
-        times.push_back(time);
-      }
-      preserved = last_preserved_time;
+    }
+    r.kept.assign(oldest, r.all.end());
+    std::vector<std::string> paths;
+    std::vector<double> times;
+    for (const auto& [path, time] : r.kept) {
+      paths.push_back(path);
+      times.push_back(time);
     }
     // Times stand for all paths or for none.
     if (std::any_of(times.begin(), times.end(), [](double t) { return std::isinf(t); })) {
       times.clear();
     }
-    absl::Status status = UpdateCheckpointState(job.fs, DirName(job.prefix), job.prefix, paths,
-                                                times, preserved, StateFileName(job.options),
-                                                options.save_relative_paths);
-    if (!status.ok()) {
-      // Nothing was evicted: the next save has it to do.
-      MutexLock lock(&mu);
-      last = std::move(listed);
-      next_kept_time = kept_before;
-      last_preserved_time = preserved_before;
-      return status;
-    }
-    {
-      MutexLock lock(&mu);
-      evicted.insert(evicted.begin(), to_remove.begin(), to_remove.end());
-      to_remove.clear();
-    }
-    for (const std::string& p : evicted) {
-      if (RemoveCheckpoint(job.fs, p, job.options.meta_graph_suffix)) continue;
-      MutexLock lock(&mu);
-      to_remove.push_back(p);
-    }
-    return absl::OkStatus();
+    FERRY_ASSIGN_OR_RETURN(
+        r.state, GenerateCheckpointState(DirName(job.prefix), job.prefix, paths, times,
+                                         r.last_preserved_time, StateFileName(job.options),
+                                         options.save_relative_paths));
+    return r;
   }
 
   // ---- The background thread ----

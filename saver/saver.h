@@ -8,8 +8,9 @@
 //
 // A save:
 //
-//   snapshot (the session's gate, a moment) ─▶ data through the staging ring ─▶ .meta ─▶ index
-//     ─▶ state file `checkpoint` ─▶ eviction of what retention no longer keeps
+//   snapshot (the session's gate, a moment) ─▶ data through the staging ring; .meta, index, state
+//     file beside it ─▶ all synced ─▶ named: data and .meta ─▶ index ─▶ state file `checkpoint`
+//     ─▶ eviction of what retention no longer keeps
 //
 // The index's rename is what makes the checkpoint; before it the old one is whole, after it the
 // new one is. Everything that was written is synced when Save returns OK.

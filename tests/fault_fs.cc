@@ -37,11 +37,15 @@ class FaultWritableFile : public WritableFile {
       : fs_(fs), path_(std::move(path)), inode_(inode) {}
   absl::Status Append(absl::string_view data) override {
     MutexLock lock(&fs_->mu_);
+    if (sync_started_) return Internal("'", path_, "' grows between StartSync and Sync");
     const uint64_t end = fs_->disk_[inode_].bytes.size();
     return fs_->WriteBytes("append", path_, inode_, end, data);
   }
+  // What a sync keeps isn't sure to be kept before Sync has returned.
+  void StartSync() override { sync_started_ = true; }
   absl::Status Sync() override {
     MutexLock lock(&fs_->mu_);
+    sync_started_ = false;
     if (sync_failed_) return Internal("a second sync of '", path_, "' after one failed");
     absl::Status status = fs_->SyncFile(path_, inode_);
     sync_failed_ = !status.ok();
@@ -56,7 +60,7 @@ class FaultWritableFile : public WritableFile {
   FaultFileSystem* const fs_;
   const std::string path_;
   const int inode_;
-  bool sync_failed_ = false;
+  bool sync_started_ = false, sync_failed_ = false;
 };
 
 class FaultBlockWriter : public BlockWriter {

@@ -245,6 +245,50 @@ TEST(PosixBlockWriter, WaitsOutOfOrderAreRefused) {
   EXPECT_TRUE((*writer)->Wait(0).ok());
 }
 
+TEST(PosixBlockWriter, ReservedSpaceDoesNotShow) {
+  const std::string path = MakeTempDir() + "/f";
+  for (const uint64_t expected : {uint64_t{1}, uint64_t{50000}, uint64_t{1} << 24}) {
+    BlockWriterOptions options;
+    options.expected_bytes = expected;
+    std::string method;
+    WriteBlocks(FileSystem::Posix(), path, options, 0, &method);
+  }
+}
+
+TEST(PosixWritableFile, SyncsInTheBackground) {
+  FileSystem* fs = FileSystem::Posix();
+  const std::string dir = MakeTempDir();
+  std::vector<std::unique_ptr<WritableFile>> files;
+  for (int i = 0; i < 5; ++i) {
+    files.push_back(*fs->NewWritableFile(absl::StrCat(dir, "/f", i)));
+    ASSERT_TRUE(files.back()->Append("one").ok());
+    files.back()->StartSync();
+  }
+  for (auto& file : files) {
+    EXPECT_TRUE(file->Sync().ok());
+    ASSERT_TRUE(file->Append("two").ok());
+    EXPECT_TRUE(file->Sync().ok());
+    ASSERT_TRUE(file->Append("three").ok());
+    file->StartSync();
+  }
+  files[0].reset();
+  EXPECT_TRUE(files[1]->Close().ok());
+  files[2]->StartSync();
+  EXPECT_TRUE(files[2]->Sync().ok());
+  files.clear();
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_EQ(*ReadFile(fs, absl::StrCat(dir, "/f", i)), "onetwothree");
+  }
+  // What can't be synced says so either way.
+  for (const bool start : {false, true}) {
+    auto proc = fs->NewAppendableFile("/proc/self/comm");
+    ASSERT_TRUE(proc.ok()) << proc.status();
+    if (start) (*proc)->StartSync();
+    EXPECT_EQ((*proc)->Sync().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_FALSE((*proc)->Sync().ok()) << "tried again";
+  }
+}
+
 TEST(Paths, SplitAndJoin) {
   EXPECT_EQ(DirName("a/b/c"), "a/b");
   EXPECT_EQ(DirName("c"), ".");
@@ -293,6 +337,19 @@ TEST(FaultFileSystem, CrashKeepsWhatWasSynced) {
   for (const char* state : {"one", "onetwo", "", "new", "ne"}) EXPECT_EQ(seen.count(state), 1u);
   EXPECT_EQ(seen.count("(none)"), 0u);
   EXPECT_EQ(After(fs, 0, Surviving::kAll), "(none)");
+}
+
+TEST(FaultFileSystem, ASyncKeepsNothingBeforeItIsWaitedFor) {
+  FaultFileSystem fs;
+  auto file = fs.NewWritableFile("/f");
+  ASSERT_TRUE(fs.SyncDir("/").ok());
+  ASSERT_TRUE((*file)->Append("one").ok());
+  (*file)->StartSync();
+  EXPECT_EQ(After(fs, fs.num_ops(), Surviving::kSynced), "");
+  EXPECT_EQ((*file)->Append("two").code(), absl::StatusCode::kInternal);
+  ASSERT_TRUE((*file)->Sync().ok());
+  EXPECT_EQ(After(fs, fs.num_ops(), Surviving::kSynced), "one");
+  EXPECT_TRUE((*file)->Append("two").ok());
 }
 
 TEST(FaultFileSystem, AtomicWriteHasOldOrNewContents) {

@@ -27,6 +27,9 @@ class WritableFile {
  public:
   virtual ~WritableFile() = default;
   virtual absl::Status Append(absl::string_view data) = 0;
+  // Begins what the next call, Sync, waits for. When the syncs of several files are under way at
+  // once, they share the work of the file system's journal.
+  virtual void StartSync() {}
   // Everything appended so far is on stable storage. Never called again after it failed: the
   // file is to be given up (a second fsync would report success for data that is gone).
   virtual absl::Status Sync() = 0;
@@ -76,6 +79,9 @@ struct FileInfo {
 struct BlockWriterOptions {
   // How many writes may be in flight.
   int depth = 4;
+  // Roughly the bytes that will be written, if known: their place on the disk is reserved, so that
+  // writes needn't wait for each other to extend the file.
+  uint64_t expected_bytes = 0;
   // Which ways are tried, in this order, each falling to the next when the system refuses it
   // (EINVAL, ENOSYS, EPERM, ENOMEM, EOPNOTSUPP). Tests force the later ones.
   bool try_direct = true;    // O_DIRECT.

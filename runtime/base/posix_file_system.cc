@@ -15,6 +15,7 @@
 #include <cerrno>
 #include <cstring>
 #include <deque>
+#include <optional>
 
 #include "runtime/base/file_system.h"
 #include "runtime/base/status.h"
@@ -112,6 +113,46 @@ class Descriptor {
   int fd_;
 };
 
+// An fsync that the kernel does meanwhile.
+class BackgroundSync {
+ public:
+  BackgroundSync() = default;
+  BackgroundSync(const BackgroundSync&) = delete;
+  BackgroundSync& operator=(const BackgroundSync&) = delete;
+  ~BackgroundSync() { Wait(); }
+
+  // Where the kernel takes no such requests nothing is begun.
+  void Start(int fd) {
+    if (started_ || io_uring_queue_init(1, &ring_, 0) != 0) return;
+    io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
+    io_uring_prep_fsync(sqe, fd, 0);
+    started_ = io_uring_submit(&ring_) == 1;
+    if (!started_) io_uring_queue_exit(&ring_);
+  }
+  // The outcome, 0 or the error; nothing if no fsync was done.
+  std::optional<int> Wait() {
+    if (!started_) return std::nullopt;
+    io_uring_cqe* cqe = nullptr;
+    const int n = RetryInterrupted([&] {
+      const int result = io_uring_wait_cqe(&ring_, &cqe);
+      if (result < 0) errno = -result;
+      return result;
+    });
+    const int error = n < 0 ? -n : -cqe->res;
+    started_ = false;
+    io_uring_queue_exit(&ring_);
+    // Of these the kernel says that it has not called fsync.
+    if (n == 0 && (error == EINVAL || error == ECANCELED || error == EOPNOTSUPP)) {
+      return std::nullopt;
+    }
+    return error;
+  }
+
+ private:
+  io_uring ring_;
+  bool started_ = false;
+};
+
 class PosixWritableFile : public WritableFile {
  public:
   PosixWritableFile(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
@@ -127,13 +168,20 @@ class PosixWritableFile : public WritableFile {
     return absl::OkStatus();
   }
 
+  void StartSync() override {
+    if (sync_failed_.ok()) background_.Start(fd_.get());
+  }
+
   absl::Status Sync() override {
     if (!sync_failed_.ok()) return sync_failed_;
-    if (fsync(fd_.get()) != 0) sync_failed_ = ErrnoStatus("fsync", path_, errno);
+    std::optional<int> error = background_.Wait();
+    if (!error) error = fsync(fd_.get()) == 0 ? 0 : errno;
+    if (*error != 0) sync_failed_ = ErrnoStatus("fsync", path_, *error);
     return sync_failed_;
   }
 
   absl::Status Close() override {
+    background_.Wait();
     const int error = fd_.Close();
     return error == 0 ? absl::OkStatus() : ErrnoStatus("close", path_, error);
   }
@@ -141,6 +189,7 @@ class PosixWritableFile : public WritableFile {
  private:
   const std::string path_;
   Descriptor fd_;
+  BackgroundSync background_;
   absl::Status sync_failed_;
 };
 
@@ -370,7 +419,18 @@ class PosixFileSystem : public FileSystem {
     }
     if (fd < 0) fd = Open(path, kFlags);
     if (fd < 0) return ErrnoStatus("open for writing", path, errno);
-    return std::unique_ptr<BlockWriter>(new PosixBlockWriter(path, fd, direct, alignment, options));
+    std::unique_ptr<BlockWriter> writer(
+        new PosixBlockWriter(path, fd, direct, alignment, options));
+    // Through the page cache writes gain nothing by it, and some file systems pay by writing zeros.
+    // One that can't reserve writes all the same; one that is full would only say so later.
+    if (direct && options.expected_bytes > alignment &&
+        RetryInterrupted([&] {
+          return fallocate(fd, 0, 0, static_cast<off_t>(options.expected_bytes));
+        }) != 0 &&
+        (errno == ENOSPC || errno == EDQUOT)) {
+      return ErrnoStatus("reserve space for", path, errno);
+    }
+    return writer;
   }
 
   absl::StatusOr<std::unique_ptr<RandomAccessFile>> OpenForRead(const std::string& path) override {
