@@ -141,34 +141,56 @@ struct Saver::Rep {
   std::unique_ptr<ShadowPool> pool;
 
   // ---- The graph ----
+  absl::StatusOr<proto::SaverDef> AddNodes(Graph* to, const std::vector<SaveItem>& of) const {
+    SaveNodesOptions nodes;
+    if (!options.name.empty()) nodes.name = options.name;
+    nodes.filename = options.filename;
+    nodes.reshape = options.reshape;
+    FERRY_ASSIGN_OR_RETURN(proto::SaverDef made, AddSaveNodes(to, of, nodes));
+    made.set_max_to_keep(options.max_to_keep);
+    made.set_keep_checkpoint_every_n_hours(
+        static_cast<float>(options.keep_checkpoint_every_n_hours));
+    return made;
+  }
+
   absl::StatusOr<proto::SaverDef> Def() ABSL_EXCLUSIVE_LOCKS_REQUIRED(graph_mu) {
     if (!def) {
-      SaveNodesOptions nodes;
-      if (!options.name.empty()) nodes.name = options.name;
-      nodes.filename = options.filename;
-      nodes.reshape = options.reshape;
-      FERRY_ASSIGN_OR_RETURN(proto::SaverDef made, AddSaveNodes(graph, items, nodes));
-      made.set_max_to_keep(options.max_to_keep);
-      made.set_keep_checkpoint_every_n_hours(
-          static_cast<float>(options.keep_checkpoint_every_n_hours));
-      def = made;
+      FERRY_ASSIGN_OR_RETURN(def, AddNodes(graph, items));
     }
     return *def;
   }
 
+  absl::StatusOr<proto::MetaGraphDef> Export(bool strip) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(graph_mu) {
+    ExportOptions exporting;
+    exporting.strip_default_attrs = strip;
+    if (def) {
+      exporting.saver_def = &*def;
+      return ExportMetaGraph(*graph, exporting);
+    }
+    // The save nodes go into a copy: other threads may be running the graph.
+    Graph copy;
+    proto::GraphDef nodes;
+    graph->ToGraphDef(&nodes);
+    FERRY_RETURN_IF_ERROR(ImportGraphDef({}, nodes, &copy));
+    *copy.mutable_versions() = graph->versions();
+    *copy.mutable_collections() = graph->collections();
+    std::vector<SaveItem> copied = items;
+    for (SaveItem& item : copied) item.variable.node = copy.FindNode(item.variable.node->name());
+    FERRY_ASSIGN_OR_RETURN(const proto::SaverDef saver_def, AddNodes(&copy, copied));
+    exporting.saver_def = &saver_def;
+    return ExportMetaGraph(copy, exporting);
+  }
+
   absl::StatusOr<std::string> MetaBytes(bool strip) {
     MutexLock lock(&graph_mu);
-    FERRY_ASSIGN_OR_RETURN(const proto::SaverDef saver_def, Def());
     size_t collections = 0;
     for (const auto& [name, c] : graph->collections()) {
       collections += name.size() + c.ByteSizeLong() + 1;
     }
     if (meta.nodes != graph->num_nodes() || meta.collections != collections ||
         meta.strip != strip) {
-      ExportOptions exporting;
-      exporting.saver_def = &saver_def;
-      exporting.strip_default_attrs = strip;
-      FERRY_ASSIGN_OR_RETURN(proto::MetaGraphDef exported, ExportMetaGraph(*graph, exporting));
+      FERRY_ASSIGN_OR_RETURN(const proto::MetaGraphDef exported, Export(strip));
       FERRY_ASSIGN_OR_RETURN(meta.bytes, SerializeMetaGraph(exported));
       meta.nodes = graph->num_nodes();
       meta.collections = collections;
@@ -206,6 +228,11 @@ struct Saver::Rep {
     } else if (BaseName(prefix) == state) {
       return InvalidArgument("'latest_filename' collides with 'save_path': '", state, "' and '",
                              prefix, "'");
+    }
+    const std::string& suffix = save.meta_graph_suffix;
+    if (suffix.empty() || suffix == "index" || suffix.find('/') != std::string::npos) {
+      return InvalidArgument("meta_graph_suffix '", suffix,
+                             "' doesn't give a file of its own beside the checkpoint's");
     }
     if (save.write_meta_graph) {
       FERRY_ASSIGN_OR_RETURN(job->meta, MetaBytes(save.strip_default_attrs));
@@ -432,6 +459,13 @@ absl::StatusOr<std::vector<SaveItem>> AllSaveable(const Graph& graph) {
 
 absl::Status CheckItems(const std::vector<SaveItem>& items, bool allow_empty) {
   if (items.empty() && !allow_empty) return InvalidArgument("No variables to save");
+  std::set<const Node*> seen;
+  for (const SaveItem& item : items) {
+    if (!seen.insert(item.variable.node).second) {
+      return InvalidArgument("The same saveable will be restored with two names: ", item.key,
+                             " is variable '", item.variable.node->name(), "' once more");
+    }
+  }
   for (size_t i = 1; i < items.size(); ++i) {
     if (items[i].key == items[i - 1].key && (items[i].slice.empty() || items[i - 1].slice.empty())) {
       return InvalidArgument("At least two variables have the same name: ", items[i].key);
@@ -657,10 +691,7 @@ absl::Status Saver::Restore(Session* session, const std::string& prefix) {
   requests.clear();
   absl::Status status;
   for (Target& t : targets) {
-    if (t.fresh.initialized()) {
-      t.variable->SwapContents(&t.fresh);
-      continue;
-    }
+    if (t.fresh.initialized()) continue;
     MutexLock lock(&t.variable->mu());
     absl::StatusOr<Tensor*> memory = t.variable->TensorForOverwrite(t.shape);
     if (!memory.ok()) {
@@ -672,7 +703,12 @@ absl::Status Saver::Restore(Session* session, const std::string& prefix) {
     in_place.push_back(&t);
   }
   if (status.ok()) status = reader->ReadInto(absl::MakeSpan(requests), session->pool());
-  if (status.ok()) return status;
+  if (status.ok()) {
+    for (Target& t : targets) {
+      if (t.fresh.initialized()) t.variable->SwapContents(&t.fresh);
+    }
+    return status;
+  }
   std::string lost;
   for (Target* t : in_place) {
     Tensor none;

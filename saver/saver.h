@@ -77,11 +77,12 @@ struct SaveStats {
   SnapshotStats snapshot;
 };
 
-// Thread-safe, but a Save and a Restore of one session at once are the caller's to avoid.
+// Thread-safe. Saving and restoring don't change the graph, so that other threads may go on running
+// it; nodes may not be added to it meanwhile.
 class Saver {
  public:
   // `graph` must outlive the saver. InvalidArgument: "No variables to save", "At least two
-  // variables have the same name: a".
+  // variables have the same name: a", "The same saveable will be restored with two names: a".
   static absl::StatusOr<std::unique_ptr<Saver>> Create(Graph* graph,
                                                        const SaverOptions& options = {});
   // For a graph that was imported with this SaverDef.
@@ -121,8 +122,9 @@ class Saver {
   absl::Status RecoverFromState(FileSystem* fs, const std::string& dir,
                                 const std::string& latest_filename = "");
 
-  // Adds the save nodes to the graph at the first call.
+  // Adds the save nodes to the graph at the first call. (What Save writes has them anyway.)
   absl::StatusOr<proto::SaverDef> as_saver_def();
+  // The same, and the graph with them.
   absl::StatusOr<proto::MetaGraphDef> export_meta_graph(const ExportOptions& options = {});
   const std::vector<SaveItem>& items() const;
 

@@ -132,22 +132,80 @@ TEST_F(SaverTest, RestoresThroughItsMetaGraphAndItsNodes) {
   EXPECT_TRUE(Exists("by-node.index"));
 }
 
-TEST_F(SaverTest, ManySaversDoNotGrowTheGraphUntilTheyExport) {
+TEST_F(SaverTest, SavingDoesNotGrowTheGraph) {
   Model m;
   ASSERT_OK(m.Run("init"));
   const int before = m.graph.num_nodes();
-  SaveOptions bare;
-  bare.write_meta_graph = false;
+  std::string in_a_copy;
   for (int i = 0; i < 20; ++i) {
     auto saver = Saver::Create(&m.graph);
-    ASSERT_OK((*saver)->Save(m.session.get(), Path("m"), bare).status());
+    ASSERT_OK((*saver)->Save(m.session.get(), Path("m")).status());
+    in_a_copy = *ReadFile(fs, Path("m.meta"));
   }
   EXPECT_EQ(m.graph.num_nodes(), before);
   auto saver = Saver::Create(&m.graph);
-  ASSERT_OK((*saver)->Save(m.session.get(), Path("m")).status());
+  ASSERT_OK((*saver)->as_saver_def().status());
   const int with = m.graph.num_nodes();
+  EXPECT_GT(with, before);
   for (int i = 0; i < 3; ++i) ASSERT_OK((*saver)->Save(m.session.get(), Path("m")).status());
   EXPECT_EQ(m.graph.num_nodes(), with);
+  EXPECT_TRUE(*ReadFile(fs, Path("m.meta")) == in_a_copy) << "the same, wherever the nodes are";
+}
+
+// Other threads run the graph, by names, from before the first save on; restores come in between.
+TEST_F(SaverTest, RunsSavesAndRestoresOfManyThreadsAtOnce) {
+  Model m(5000);
+  ASSERT_OK(m.Run("init"));
+  auto saver = Saver::Create(&m.graph);
+  auto other = Saver::Create(&m.graph, [&] {
+    SaverOptions two;
+    two.var_list = {m.a, m.b};
+    two.shadow_pool_bytes = 0;
+    return two;
+  }());
+  ASSERT_OK(other.status());
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> threads;
+  for (const char* target : {"inc_a", "inc_b"}) {
+    threads.emplace_back([&m, &stop, target] {
+      while (!stop) ASSERT_OK(m.Run(target));
+    });
+  }
+  threads.emplace_back([&] {
+    for (int i = 0; i < 15; ++i) {
+      // Two savers may not have the same variable in hand at once, and say so.
+      const auto path = (*other)->Save(m.session.get(), Path("other/m"));
+      if (!path.ok()) {
+        EXPECT_THAT(std::string(path.status().message()), HasSubstr("is being saved already"));
+        continue;
+      }
+      const absl::Status restored = (*other)->Restore(m.session.get(), *path);
+      ASSERT_OK(restored);
+    }
+  });
+  for (int i = 0; i < 15; ++i) {
+    SaveOptions at;
+    at.global_step = i;
+    const auto started = (*saver)->SaveAsync(m.session.get(), Path("m"), at);
+    if (!started.ok()) {
+      EXPECT_THAT(std::string(started.status().message()), HasSubstr("is being saved already"));
+      continue;
+    }
+    ASSERT_OK((*saver)->WaitForPending());
+    auto reader = CheckpointReader::Open(fs, Path("m-" + std::to_string(i)));
+    ASSERT_OK(reader.status());
+    const Tensor a = *(*reader)->GetTensor("a");
+    for (int64_t k = 1; k < a.num_elements(); ++k) {
+      ASSERT_EQ(a.data<float>()[k] - a.data<float>()[0], static_cast<float>(k)) << "torn";
+    }
+  }
+  threads.back().join();
+  stop = true;
+  threads[0].join();
+  threads[1].join();
+  const auto last = LatestCheckpoint(fs, dir);
+  ASSERT_OK(last.status());
+  EXPECT_TRUE((*CheckpointReader::Open(fs, *last))->bundle().Verify(nullptr).empty());
 }
 
 TEST_F(SaverTest, ListsAndMaps) {
@@ -328,6 +386,12 @@ TEST_F(SaverTest, Errors) {
   twice.var_map = {{"a", m.a}, {"a", m.b}};
   EXPECT_EQ(Saver::Create(&m.graph, twice).status().message(),
             "At least two variables have the same name: a");
+  twice.var_map = {{"x", m.a}, {"y", m.a}};
+  EXPECT_THAT(std::string(Saver::Create(&m.graph, twice).status().message()),
+              HasSubstr("The same saveable will be restored with two names: y"));
+  SaveOptions suffix;
+  suffix.meta_graph_suffix = "index";
+  EXPECT_EQ(status(Path("m"), suffix).code(), absl::StatusCode::kInvalidArgument);
   Graph empty;
   EXPECT_EQ(Saver::Create(&empty).status().message(), "No variables to save");
   SaverOptions allowed;
