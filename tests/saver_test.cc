@@ -13,6 +13,7 @@
 #include "saver/bundle_reader.h"
 #include "saver/checkpoint_reader.h"
 #include "saver/checkpoint_state.h"
+#include "tests/fault_fs.h"
 
 namespace ferry {
 namespace {
@@ -431,6 +432,46 @@ TEST_F(SaverTest, WithoutMemoryForACopyItRestoresInPlace) {
   ASSERT_OK(status);
   EXPECT_EQ(m.Get("a").data<float>()[1], 1);
   EXPECT_EQ(m.session->variables()->Find("a")->tensor().data<float>(), address);
+}
+
+// Each variable then is as it was, or is uninitialised and named; whatever call fails.
+TEST_F(SaverTest, ARestoreInPlaceThatFailsNamesWhatIsLost) {
+  FaultFileSystem faults;
+  Model m(1 << 20);
+  SessionOptions options;
+  options.file_system = &faults;
+  m.session = std::make_unique<Session>(&m.graph, options);
+  ASSERT_OK(m.Run("init"));
+  auto saver = Saver::Create(&m.graph);
+  ASSERT_OK((*saver)->Save(m.session.get(), "/m").status());
+  const Tensor other = Tensor::Of<std::string>({"later", "values"});
+  ops::Assign(Scope(&m.graph).WithOpName("set_s"), m.s.ref, ops::Const(Scope(&m.graph), other));
+  HostAllocator* host = HostAllocator::Get();
+  const int64_t limit = host->limit();
+  int in_place = 0;
+  for (int64_t n = 0;; ++n) {
+    ASSERT_LT(n, 1000);
+    ASSERT_OK(m.Run("init"));
+    ASSERT_OK(m.Run("inc_a"));
+    ASSERT_OK(m.Run("set_s"));
+    host->set_limit(host->bytes_in_use() + (1 << 20));
+    faults.FailCall(n, absl::UnavailableError("no such luck"));
+    const absl::Status status = (*saver)->Restore(m.session.get(), "/m");
+    faults.StopFailing();
+    host->set_limit(limit);
+    if (status.ok()) break;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("no such luck"));
+    EXPECT_EQ(m.Get("s").DebugString(), other.DebugString());
+    if (m.session->variables()->Find("a")->initialized()) {
+      EXPECT_EQ(m.Get("a").data<float>()[1], 2);
+    } else {
+      EXPECT_THAT(std::string(status.message()), HasSubstr("left these variables uninitialised: a"));
+      ++in_place;
+    }
+  }
+  EXPECT_GT(in_place, 0);
+  EXPECT_EQ(m.Get("a").data<float>()[1], 1);
+  EXPECT_EQ(m.Get("s").data<std::string>()[0], "x");
 }
 
 TEST_F(SaverTest, ReshapeRestoresIntoAnotherShape) {

@@ -3,8 +3,10 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
@@ -12,6 +14,7 @@
 #include <iostream>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/numbers.h"
@@ -53,6 +56,56 @@ absl::Status CheckDevice(const std::string& device) {
       "--device gpu: this ferry was built without a CUDA device; use --device cpu or auto");
 }
 
+// Values that can't be meant are wrong usage. These say why one is refused.
+CLI::Validator AtLeast(int64_t least) {
+  return CLI::Validator(
+      [least](const std::string& text) {
+        int64_t n;
+        return absl::SimpleAtoi(text, &n) && n >= least
+                   ? std::string()
+                   : fmt::format("'{}' is not a whole number from {} up", text, least);
+      },
+      "");
+}
+
+CLI::Validator PositiveNumber() {
+  return CLI::Validator(
+      [](const std::string& text) {
+        double x;
+        return absl::SimpleAtod(text, &x) && x > 0 && std::isfinite(x)
+                   ? std::string()
+                   : fmt::format("'{}' is not a positive number", text);
+      },
+      "");
+}
+
+CLI::Validator NotEmpty() {
+  return CLI::Validator(
+      [](const std::string& text) { return std::string(text.empty() ? "it is empty" : ""); }, "");
+}
+
+// "128,64" -> {128, 64}; "" -> {}. False if it is no such list.
+bool ParseSizes(const std::string& text, std::vector<int64_t>* sizes) {
+  sizes->clear();
+  if (text.empty()) return true;
+  for (const absl::string_view part : absl::StrSplit(text, ',')) {
+    int64_t n;
+    if (!absl::SimpleAtoi(part, &n) || n < 1) return false;
+    sizes->push_back(n);
+  }
+  return true;
+}
+
+CLI::Validator Sizes() {
+  return CLI::Validator(
+      [](const std::string& text) {
+        std::vector<int64_t> sizes;
+        return ParseSizes(text, &sizes) ? std::string()
+                                        : fmt::format("'{}': expected sizes like 128,64", text);
+      },
+      "");
+}
+
 // ---- train ----
 struct TrainCommand {
   TrainOptions options;
@@ -63,27 +116,38 @@ struct TrainCommand {
   void Register(CLI::App* app) {
     app->add_option("--model_dir", options.model_dir,
                     "Folder of the checkpoints, event files and pictures")
-        ->required();
+        ->required()
+        ->check(NotEmpty());
     app->add_option("--device", device, "auto, cpu or gpu")
         ->check(CLI::IsMember({"auto", "cpu", "gpu"}))
         ->capture_default_str();
-    app->add_option("--steps", options.steps, "Train up to this step")->capture_default_str();
-    app->add_option("--batch_size", options.batch_size, "Examples a step")->capture_default_str();
-    app->add_option("--hidden", hidden, "Sizes of the hidden layers, separated by commas")
+    app->add_option("--steps", options.steps, "Train up to this step")
+        ->check(AtLeast(1))
+        ->capture_default_str();
+    app->add_option("--batch_size", options.batch_size, "Examples a step")
+        ->check(AtLeast(1))
+        ->capture_default_str();
+    app->add_option("--hidden", hidden,
+                    "Sizes of the hidden layers, separated by commas; none if empty")
+        ->check(Sizes())
         ->capture_default_str();
     app->add_option("--optimizer", options.optimizer, "adam, sgd or momentum")
         ->check(CLI::IsMember({"adam", "sgd", "momentum"}))
         ->capture_default_str();
     app->add_option("--learning_rate", options.learning_rate,
-                    "Default: 0.001 for adam, 0.01 for momentum, 0.1 for sgd");
+                    "Default: 0.001 for adam, 0.01 for momentum, 0.1 for sgd")
+        ->check(PositiveNumber());
     app->add_option("--save_checkpoints_steps", options.save_checkpoints_steps,
                     "Save every so many steps")
+        ->check(AtLeast(1))
         ->capture_default_str();
     app->add_option("--keep_checkpoint_max", options.keep_checkpoint_max,
                     "Keep the newest so many checkpoints; 0 keeps all")
+        ->check(AtLeast(0))
         ->capture_default_str();
     app->add_option("--summary_steps", options.summary_steps,
                     "Record loss and accuracy every so many steps")
+        ->check(AtLeast(1))
         ->capture_default_str();
     app->add_flag("--skip_busy_saves", options.skip_busy_saves,
                   "Skip a save that is due while another one runs, instead of waiting for it");
@@ -100,16 +164,7 @@ struct TrainCommand {
 
   absl::Status Run() {
     FERRY_RETURN_IF_ERROR(CheckDevice(device));
-    options.hidden.clear();
-    if (!hidden.empty()) {  // Empty: no hidden layer.
-      for (const absl::string_view part : absl::StrSplit(hidden, ',')) {
-        int64_t n;
-        if (!absl::SimpleAtoi(part, &n) || n < 1) {
-          return InvalidArgument("--hidden '", hidden, "': expected sizes like 128,64");
-        }
-        options.hidden.push_back(n);
-      }
-    }
+    if (!ParseSizes(hidden, &options.hidden)) return Internal("--hidden was not checked");
     options.stop = &stop_asked;
     options.show_progress = isatty(STDERR_FILENO) != 0;
     std::signal(SIGTERM, OnSignal);
@@ -149,6 +204,8 @@ struct TrainCommand {
 
 // ---- inspect ----
 struct InspectCommand {
+  static constexpr int kMostValues = 1 << 20;  // That are printed of one tensor.
+
   std::string what, tensor_name, npy;
   bool all_tensors = false, json = false;
 
@@ -162,34 +219,52 @@ struct InspectCommand {
     app->add_flag("--json", json, "Print one JSON object");
   }
 
+  static Json Describe(const CheckpointReader::TensorInfo& t) {
+    return {{"name", t.name},
+            {"dtype", DTypeName(t.dtype)},
+            {"shape", std::vector<int64_t>(t.shape.dims().begin(), t.shape.dims().end())},
+            {"crc32c", t.crc32c}};
+  }
+  // The elements in one text, as they are printed, without dtype and shape.
+  static std::string Value(const Tensor& t) {
+    const std::string text = t.DebugString(kMostValues);
+    const std::string head = absl::StrCat(DTypeName(t.dtype()), " ", t.shape().DebugString(), " ");
+    return text.substr(std::min(text.size(), head.size()));
+  }
+
   absl::Status Run() {
     FileSystem* fs = FileSystem::Posix();
     FERRY_ASSIGN_OR_RETURN(std::unique_ptr<CheckpointReader> reader,
                            CheckpointReader::Open(fs, what));
     const std::vector<CheckpointReader::TensorInfo> all = reader->Tensors();
     if (!tensor_name.empty()) {
-      FERRY_ASSIGN_OR_RETURN(Tensor t, reader->GetTensor(tensor_name));
-      if (!npy.empty()) return WriteNpy(fs, npy, t);
-      Say("{}\n", t.DebugString(1 << 20));
+      FERRY_ASSIGN_OR_RETURN(const Tensor t, reader->GetTensor(tensor_name));
+      if (!npy.empty()) FERRY_RETURN_IF_ERROR(WriteNpy(fs, npy, t));
+      if (json) {
+        const auto is_it = [&](const auto& info) { return info.name == tensor_name; };
+        Json one = Describe(*std::find_if(all.begin(), all.end(), is_it));
+        one[npy.empty() ? "value" : "npy"] = npy.empty() ? Value(t) : npy;
+        Print(one);
+      } else if (npy.empty()) {
+        Say("{}\n", t.DebugString(kMostValues));
+      }
       return absl::OkStatus();
     }
     int64_t parameters = 0;
     Json tensors = Json::array();
     for (const CheckpointReader::TensorInfo& t : all) {
       parameters += t.shape.num_elements();
+      Tensor value;
+      if (all_tensors) {
+        FERRY_ASSIGN_OR_RETURN(value, reader->GetTensor(t.name));
+      }
       if (json) {
-        tensors.push_back({{"name", t.name},
-                           {"dtype", DTypeName(t.dtype)},
-                           {"shape", std::vector<int64_t>(t.shape.dims().begin(),
-                                                          t.shape.dims().end())},
-                           {"crc32c", t.crc32c}});
+        tensors.push_back(Describe(t));
+        if (all_tensors) tensors.back()["value"] = Value(value);
         continue;
       }
       Say("{} ({}) {}\n", t.name, DTypeEnumName(t.dtype), t.shape.DebugString());
-      if (all_tensors) {
-        FERRY_ASSIGN_OR_RETURN(Tensor value, reader->GetTensor(t.name));
-        Say("  {}\n", value.DebugString(1 << 20));
-      }
+      if (all_tensors) Say("  {}\n", value.DebugString(kMostValues));
     }
     if (json) {
       Print({{"tensors", tensors}, {"parameters", parameters}, {"shards", reader->num_shards()}});
@@ -278,11 +353,16 @@ struct BenchCommand {
     app->add_option("what", what, "save, restore, run or train")
         ->required()
         ->check(CLI::IsMember({"save", "restore", "run", "train"}));
-    app->add_option("--mib", options.mib, "MiB of variables")->capture_default_str();
-    app->add_option("--tensors", options.tensors, "In so many variables")->capture_default_str();
+    app->add_option("--mib", options.mib, "MiB of variables")
+        ->check(AtLeast(1))
+        ->capture_default_str();
+    app->add_option("--tensors", options.tensors, "In so many variables")
+        ->check(AtLeast(1))
+        ->capture_default_str();
     app->add_option("--dir", options.dir, "Where the files go (they are removed)")
         ->capture_default_str();
     app->add_option("--rounds", options.rounds, "Interleaved rounds; figures are medians")
+        ->check(AtLeast(1))
         ->capture_default_str();
     app->add_option("--threads", options.threads, "0: as many as there are cores")
         ->check(CLI::Range(0, 1024))

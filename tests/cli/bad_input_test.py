@@ -458,6 +458,20 @@ class InspectTest(BadInputTest):
             "Key hidden1/weight not found in checkpoint", "hidden1/weights"])
         self.fails("inspect", prefix, "--tensor_name", "x" * 100000, words="not found")
 
+    def test_json_with_values(self):
+        prefix = self.model / "model.ckpt-30"
+        name = ["--tensor_name", "global_step"]
+        one = self.succeeds_json("inspect", prefix, *name)
+        self.assertEqual((one["name"], one["dtype"], one["shape"], one["value"]),
+                         ("global_step", "int64", [], "30"))
+        npy = self.folder / "a.npy"
+        self.assertEqual(self.succeeds_json("inspect", prefix, *name, "--npy", npy)["npy"],
+                         str(npy))
+        every = self.succeeds_json("inspect", prefix, "--all_tensors")["tensors"]
+        self.assertIn(one, every)
+        biases = next(t for t in every if t["name"] == "hidden1/biases")
+        self.assertEqual([len(biases["value"].split())], biases["shape"])
+
     def test_npy(self):
         prefix = self.model / "model.ckpt-30"
         name = ["--tensor_name", "hidden1/weights"]
@@ -545,7 +559,6 @@ class PlaceTest(BadInputTest):
         self.fails("train", "--model_dir", file, "--steps", 2, *_TRAIN, words=str(file))
         self.fails("train", "--model_dir", file / "model", "--steps", 2, *_TRAIN, words=str(file))
         self.assertEqual(file.read_text(), "words")
-        self.fails("train", "--model_dir", "", "--steps", 2, words="model")
         self.fails("train", "--model_dir", "x" * 300, "--steps", 2, *_TRAIN, words="xxx")
 
     def test_not_writable(self):
@@ -783,24 +796,21 @@ class UsageTest(CommandTest):
 
     def test_numbers_out_of_range(self):
         train = ["train", "--model_dir", self.folder / "model"]
+        for option, *values in [
+                ("--steps", 0, -5, 2**63, "9" * 30), ("--batch_size", 0, -32),
+                ("--save_checkpoints_steps", 0), ("--summary_steps", 0),
+                ("--keep_checkpoint_max", -1), ("--learning_rate", 0, -1, "nan", "inf"),
+                ("--hidden", "0", "8,,8", "8,", "wide", "-8", "8 8", "9" * 40)]:
+            for value in values:
+                self.fails(*train, option, value, words=option, status=2)
+        self.fails("train", "--model_dir", "", words="--model_dir", status=2)
+        self.assertFalse((self.folder / "model").exists())
+        # Each could be meant, but not here.
         for options, words in [
-                (["--steps", 0], "--steps"), (["--steps", -5], "--steps"),
-                (["--steps", 2**63 - 1], "--steps"), (["--steps", "9" * 30], "--steps"),
-                (["--batch_size", 0], "--batch_size"),
-                (["--batch_size", -32], "--batch_size"),
+                (["--steps", 2**63 - 1], "--steps"),
                 (["--steps", 1, "--batch_size", 2**62], "--batch_size"),
                 (["--steps", 1, "--batch_size", 2**40], "memory"),
-                (["--save_checkpoints_steps", 0], "--save_checkpoints_steps"),
-                (["--summary_steps", 0], "--summary_steps"),
-                (["--keep_checkpoint_max", -1], "--keep_checkpoint_max"),
-                (["--learning_rate", -1], "--learning_rate"),
-                (["--learning_rate", "nan"], "--learning_rate"),
-                (["--learning_rate", "inf"], "--learning_rate"),
-                (["--hidden", "0"], "--hidden"), (["--hidden", "8,,8"], "--hidden"),
-                (["--hidden", "8,"], "--hidden"), (["--hidden", "wide"], "--hidden"),
-                (["--hidden", "-8"], "--hidden"), (["--hidden", "8 8"], "--hidden"),
                 (["--hidden", 2**62], ""), (["--hidden", 10**12], "memory"),
-                (["--hidden", "9" * 40], "--hidden"),
                 (["--device", "gpu"], "without a CUDA device")]:
             self.fails(*train, *options, words=words)
             self.assertEqual(list(self.folder.glob("model/model.ckpt*")), [], options)
@@ -814,13 +824,13 @@ class UsageTest(CommandTest):
 
     def test_bench(self):
         for what in ("save", "restore", "run", "train"):
-            for options, words in [(["--mib", 0], "--mib"), (["--mib", -1], "--mib"),
-                                   (["--mib", 10**9], "--mib"), (["--mib", 2**62], "--mib"),
-                                   (["--tensors", 0], "--tensors"),
-                                   (["--tensors", 10**12], "--tensors"),
-                                   (["--rounds", 0], "--rounds"), (["--rounds", -1], "--rounds"),
-                                   (["--rounds", 2**31 - 1], "--rounds")]:
-                self.fails("bench", what, *options, words=words)
+            for option, *values in [("--mib", 0, -1), ("--tensors", 0), ("--rounds", 0, -1)]:
+                for value in values:
+                    self.fails("bench", what, option, value, words=option, status=2)
+            for option, *values in [("--mib", 10**9, 2**62), ("--tensors", 10**12),
+                                    ("--rounds", 2**31 - 1)]:
+                for value in values:
+                    self.fails("bench", what, option, value, words=option)
         small = ["--mib", 1, "--tensors", 2, "--rounds", 1]
         for what in ("save", "restore"):
             self.fails("bench", what, *small, "--dir", self.folder / "none", words="none")
