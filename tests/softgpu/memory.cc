@@ -314,6 +314,13 @@ bool Memory::Find(uint64_t address, Allocation* allocation) const {
   return true;
 }
 
+int Memory::DeviceOf(uint64_t address) const {
+  for (size_t i = 0; i < windows_.size(); ++i) {
+    if (address - windows_[i].base < windows_[i].bytes) return static_cast<int>(i);
+  }
+  return kHost;
+}
+
 void Memory::Forget(uint64_t address, uint64_t bytes) {
   const Window* window = WindowOf(kAnyDevice, address);
   if (!window || window == &pinned_) return;

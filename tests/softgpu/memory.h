@@ -147,6 +147,8 @@ class Memory {
   std::vector<Allocation> Live() const;
   // The live allocation that contains `address`: device, pinned or registered.
   bool Find(uint64_t address, Allocation* allocation) const;
+  // The device whose addresses `address` belongs to, allocated or not; else kHost.
+  int DeviceOf(uint64_t address) const;
   // Makes bytes of live memory uninitialised and poisoned again.
   void Forget(uint64_t address, uint64_t bytes);
 
