@@ -48,7 +48,7 @@ class StringJoinKernel : public Kernel {
 FERRY_OP("StringJoin")
     .Input("inputs: N * string")
     .Output("output: string")
-    .Attr("N: int >= 1")
+    .Attr("N: int >= 0")
     .Attr("separator: string = ''")
     .NotDifferentiable()
     .Shape([](InferenceContext* c) -> absl::Status {
