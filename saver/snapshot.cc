@@ -19,6 +19,16 @@ int64_t NowNs() {
       .count();
 }
 
+// Told when a snapshot ends.
+struct EndingsType {
+  Mutex mu;
+  CondVar one;
+};
+EndingsType& Endings() {
+  static EndingsType* const endings = new EndingsType;
+  return *endings;
+}
+
 }  // namespace
 
 ShadowPool::~ShadowPool() {
@@ -145,36 +155,41 @@ absl::StatusOr<std::unique_ptr<Snapshot>> Snapshot::Take(VariableStore* store,
   std::unique_ptr<Snapshot> s(new Snapshot);
   s->pool_ = pool;
   s->entries_.reserve(variables.size());
-  absl::Status status;
-  {
-    WriterLock gate(&store->gate());
-    const int64_t start = NowNs();
-    for (Variable* v : variables) {
-      if (!v->initialized()) {
-        status = FailedPrecondition("Attempting to use uninitialized value ", v->name());
-        break;
+  const auto busy = [&] {
+    return std::any_of(variables.begin(), variables.end(),
+                       [](const Variable* v) { return v->update_hook() != nullptr; });
+  };
+  for (;;) {
+    {
+      WriterLock gate(&store->gate());
+      const int64_t start = NowNs();
+      if (!busy()) {
+        FERRY_RETURN_IF_ERROR(s->Mark(variables));
+        s->cut_ns_ = NowNs() - start;
+        return s;
       }
-      if (v->update_hook()) {
-        status = FailedPrecondition("variable '", v->name(), "' is being saved already");
-        break;
-      }
-      auto entry = std::make_unique<Entry>(v, pool);
-      if (v->dtype() == DType::kString) {
-        absl::StatusOr<Tensor> copy = v->tensor().DeepCopy();
-        if (!copy.ok()) {
-          status = copy.status();
-          break;
-        }
-        entry->live_ = *std::move(copy);
-      } else {
-        v->set_update_hook(entry.get());
-      }
-      s->entries_.push_back(std::move(entry));
     }
-    s->cut_ns_ = NowNs() - start;
+    // Another snapshot has one of them: for that it is waited, and not with the gate held.
+    MutexLock lock(&Endings().mu);
+    Endings().one.WaitFor(&Endings().mu, 0.01);
   }
-  if (!status.ok()) return status;  // The destructor unmarks what was marked.
-  return s;
+}
+
+absl::Status Snapshot::Mark(absl::Span<Variable* const> variables) {
+  for (Variable* v : variables) {
+    if (!v->initialized()) {
+      return FailedPrecondition("Attempting to use uninitialized value ", v->name());
+    }
+    if (v->update_hook()) return InvalidArgument("variable '", v->name(), "' is listed twice");
+    auto entry = std::make_unique<Entry>(v, pool_);
+    if (v->dtype() == DType::kString) {
+      FERRY_ASSIGN_OR_RETURN(entry->live_, v->tensor().DeepCopy());
+    } else {
+      v->set_update_hook(entry.get());
+    }
+    entries_.push_back(std::move(entry));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<Snapshot>> Snapshot::TakeWithinRun(
@@ -203,6 +218,7 @@ Snapshot::~Snapshot() {
   for (auto& e : entries_) e->Abandon();
   for (auto& e : entries_) e->Unmark();
   if (pool_) pool_->FreeAll();
+  Endings().one.SignalAll();
 }
 
 const Variable& Snapshot::variable(int i) const {

@@ -68,9 +68,10 @@ struct SnapshotStats {
 // Take and destroy from one thread; Read from one thread at a time a variable.
 class Snapshot {
  public:
-  // FailedPrecondition "Attempting to use uninitialized value v". The variables outlive the
-  // snapshot; a variable is in one snapshot at a time (FailedPrecondition otherwise). `pool` may be
-  // null: none. Reserves the pool before the cut.
+  // FailedPrecondition "Attempting to use uninitialized value v"; InvalidArgument for a variable
+  // that is listed twice. The variables outlive the snapshot; a variable is in one snapshot at a
+  // time, so this waits until others have let go of them. `pool` may be null: none. Reserves the
+  // pool before the cut.
   static absl::StatusOr<std::unique_ptr<Snapshot>> Take(VariableStore* store,
                                                         absl::Span<Variable* const> variables,
                                                         ShadowPool* pool);
@@ -102,6 +103,8 @@ class Snapshot {
  private:
   class Entry;
   Snapshot() = default;
+  // REQUIRES: the gate is held exclusively, and no variable is marked.
+  absl::Status Mark(absl::Span<Variable* const> variables);
   std::vector<std::unique_ptr<Entry>> entries_;
   ShadowPool* pool_ = nullptr;
   int64_t cut_ns_ = 0;

@@ -127,10 +127,28 @@ TEST_F(SnapshotTest, Errors) {
   EXPECT_EQ(s.status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(s.status().message(), "Attempting to use uninitialized value w");
   EXPECT_EQ(v->update_hook(), nullptr);
+  EXPECT_EQ(Snapshot::Take(&store, {v, v}, nullptr).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(v->update_hook(), nullptr);
+}
+
+TEST_F(SnapshotTest, ASecondSnapshotWaitsForTheFirst) {
+  Variable* v = Make("v", 1000);
+  Variable* w = Make("w", 1000);
   auto one = Snapshot::Take(&store, {v}, nullptr);
   ASSERT_TRUE(one.ok());
-  EXPECT_EQ(Snapshot::Take(&store, {v}, nullptr).status().code(),
-            absl::StatusCode::kFailedPrecondition);
+  std::atomic<bool> ended{false};
+  std::thread other([&] {
+    auto two = Snapshot::Take(&store, {w, v}, nullptr);
+    ASSERT_TRUE(two.ok()) << two.status();
+    EXPECT_TRUE(ended);
+    EXPECT_EQ(ReadAll(two->get(), 0, 4000)[0], 5);
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(30));
+  Set(w, 5);  // Nobody has it meanwhile.
+  ended = true;
+  one->reset();
+  other.join();
 }
 
 // "Steps" set all variables to the step's number under the gate, as Runs do; every snapshot must
