@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "Eigen/Core"
 #include "runtime/base/status.h"
@@ -42,6 +43,12 @@ using SignedTypes = Types<int8_t, int16_t, int32_t, int64_t>;
 using UnsignedTypes = Types<uint8_t, uint16_t, uint32_t, uint64_t>;
 using IntTypes = Join<SignedTypes, UnsignedTypes>;
 using NumberTypes = Join<FloatTypes, IntTypes>;
+
+// What may lie in a GPU's memory.
+inline const std::vector<DType> kGpuTypes = {
+    DType::kHalf,  DType::kBfloat16, DType::kFloat,  DType::kDouble, DType::kInt8,  DType::kInt16,
+    DType::kInt32, DType::kInt64,    DType::kUint8,  DType::kUint16, DType::kUint32, DType::kUint64,
+    DType::kBool};
 
 // Registers K<T> on the CPU for every T of the list, under the type attribute `attr`:
 //   static const bool registered =

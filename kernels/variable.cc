@@ -33,7 +33,7 @@ class VariableKernel : public Kernel {
   absl::Status Compute(KernelContext* c) const override {
     Variable* v = variable_.load(std::memory_order_acquire);
     if (!v) {
-      FERRY_ASSIGN_OR_RETURN(v, c->run()->variables->LookupOrCreate(name_, dtype_, shape_));
+      FERRY_ASSIGN_OR_RETURN(v, c->run()->variables->LookupOrCreate(name_, dtype_, shape_, c->gpu()));
       variable_.store(v, std::memory_order_release);
     }
     c->SetOutputVariable(0, v);
@@ -68,6 +68,11 @@ FERRY_OP("Variable")
     });
 FERRY_KERNEL("VariableV2").Device(DeviceType::kCpu).Make<VariableKernel>();
 FERRY_KERNEL("Variable").Device(DeviceType::kCpu).Make<VariableKernel>();
+FERRY_KERNEL("VariableV2")
+    .Device(DeviceType::kGpu)
+    .Type("dtype", kGpuTypes)
+    .Make<VariableKernel>();
+FERRY_KERNEL("Variable").Device(DeviceType::kGpu).Type("dtype", kGpuTypes).Make<VariableKernel>();
 
 class IsVariableInitializedKernel : public Kernel {
   absl::Status Compute(KernelContext* c) const override {
@@ -87,6 +92,12 @@ FERRY_OP("IsVariableInitialized")
 FERRY_KERNEL("IsVariableInitialized")
     .Device(DeviceType::kCpu)
     .HostMemory("is_initialized")
+    .Make<IsVariableInitializedKernel>();
+FERRY_KERNEL("IsVariableInitialized")
+    .Device(DeviceType::kGpu)
+    .Type("dtype", kGpuTypes)
+    .HostMemory("is_initialized")
+    .NotReplayable()
     .Make<IsVariableInitializedKernel>();
 
 // ---- Assign ----
@@ -130,6 +141,12 @@ FERRY_OP("Assign")
     })
     .NotDifferentiable();
 FERRY_KERNEL("Assign").Device(DeviceType::kCpu).Make<AssignKernel>();
+// Not to be replayed, since it may be the one that initialises the variable.
+FERRY_KERNEL("Assign")
+    .Device(DeviceType::kGpu)
+    .Type("T", kGpuTypes)
+    .NotReplayable()
+    .Make<AssignKernel>();
 
 // ---- AssignAdd, AssignSub ----
 

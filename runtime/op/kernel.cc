@@ -9,8 +9,6 @@
 
 namespace ferry {
 
-const char* DeviceTypeName(DeviceType t) { return t == DeviceType::kCpu ? "CPU" : "GPU"; }
-
 namespace {
 
 absl::StatusOr<absl::InlinedVector<int64_t, 8>> AsInts(const Tensor& t) {
@@ -72,7 +70,8 @@ absl::StatusOr<Tensor*> KernelContext::AllocateOutputSlow(int i, const TensorSha
   const DType dtype = output_types_[i];
   Register* r = registers_[i];
   if (!r || dtype == DType::kString) {
-    absl::StatusOr<Tensor> t = Tensor::Allocate(dtype, shape, run_->allocator);
+    absl::StatusOr<Tensor> t =
+        Tensor::Allocate(dtype, shape, gpu_ ? gpu_->allocator() : run_->allocator);
     if (!t.ok()) return t.status();
     Unbind(s);
     s->tensor = *std::move(t);
@@ -112,7 +111,7 @@ absl::StatusOr<Tensor*> KernelContext::AllocateOutputSlow(int i, const TensorSha
     s->tensor = Tensor();
     r->buffer.reset();
     r->bound = 0;
-    absl::StatusOr<BufferRef> fresh = run_->allocator->Allocate(static_cast<size_t>(bytes));
+    absl::StatusOr<BufferRef> fresh = r->allocator->Allocate(static_cast<size_t>(bytes));
     if (!fresh.ok()) {
       return Annotate(fresh.status(), absl::StrCat("allocating a ", DTypeName(dtype),
                                                    " tensor of shape ", shape.DebugString()));
@@ -163,20 +162,28 @@ void KernelContext::SetOutput(int i, const Tensor& t) {
   s->tensor = t;
 }
 
-void KernelContext::Copy(const Tensor& from, Tensor* to) {
-  if (from.dtype() == DType::kString) return CopyElements(from, to);
+absl::Status KernelContext::Copy(const Tensor& from, Tensor* to) {
+  if (gpu_) {
+    return gpu_->CopyOnDevice(GpuStream::kCompute, to->raw(), from.raw(), from.bytes());
+  }
+  if (from.dtype() == DType::kString) {
+    CopyElements(from, to);
+    return absl::OkStatus();
+  }
   ParallelFor(static_cast<int64_t>(from.bytes()), int64_t{1} << 20,
               [&](int64_t begin, int64_t end) {
                 std::memcpy(static_cast<char*>(to->raw()) + begin,
                             static_cast<const char*>(from.raw()) + begin,
                             static_cast<size_t>(end - begin));
               });
+  return absl::OkStatus();
 }
 
 absl::StatusOr<void*> KernelContext::Scratch(size_t bytes) {
   if (!scratch_ || scratch_->capacity() < bytes) {
     scratch_.reset();
-    FERRY_ASSIGN_OR_RETURN(scratch_, run_->allocator->Allocate(bytes));
+    FERRY_ASSIGN_OR_RETURN(scratch_,
+                           (gpu_ ? gpu_->allocator() : run_->allocator)->Allocate(bytes));
   }
   return scratch_->data();
 }

@@ -27,6 +27,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "runtime/base/thread_pool.h"
+#include "runtime/device/gpu_device.h"
 #include "runtime/op/attr.h"
 #include "runtime/op/variable.h"
 #include "runtime/tensor/tensor.h"
@@ -34,9 +35,6 @@
 namespace ferry {
 
 class FileSystem;
-
-enum class DeviceType { kCpu, kGpu };
-const char* DeviceTypeName(DeviceType t);  // "CPU", "GPU".
 
 // What a kernel is told when it is made.
 class KernelConstruction {
@@ -85,6 +83,7 @@ class Kernel {
 // don't overlap. It grows to the largest use and stays for the next Run.
 struct Register {
   BufferRef buffer;
+  Allocator* allocator = nullptr;  // Of the memory that its values lie in.
   int64_t bound = 0;  // Slots that refer to `buffer`.
   // Whether nobody outside the run (who fetched a tensor, say) holds the buffer too.
   bool Private() const { return buffer->refs() == bound + 1; }
@@ -108,6 +107,8 @@ struct RunContext {
   int64_t step_id = 0;
   // Some output holds memory that isn't a register's; it is let go when the Run ends.
   bool borrowed = false;
+  // While the run's GPU steps are captured: the stream that takes them instead of the device's.
+  void* capture_stream = nullptr;
 };
 
 // ---------------------------------------------------------------------------------------------
@@ -163,8 +164,17 @@ class KernelContext {
   void SetOutputDead(int i) { outputs_[i].dead = true; }
   void SetOutputAlive(int i) { outputs_[i].dead = false; }
 
-  // `bytes` of 64-byte aligned memory for use during Compute; kept for the next Run.
+  // `bytes` of 64-byte aligned memory for use during Compute, on a GPU until the work that Compute
+  // enqueued is done; kept for the next Run.
   absl::StatusOr<void*> Scratch(size_t bytes);
+
+  // The device, for kernels that were registered for GPUs; null otherwise. Such kernels enqueue on
+  // gpu_stream() (a cudaStream_t) and wait for nothing. Their inputs and outputs, but for those
+  // that are named HostMemory, lie in the device's memory.
+  GpuDevice* gpu() const { return gpu_; }
+  void* gpu_stream() const {
+    return run_->capture_stream ? run_->capture_stream : gpu_->native_stream(GpuStream::kCompute);
+  }
 
   // As ThreadPool::ParallelFor. Choose `grain` from shapes alone, about 16 KiB of work or more.
   void ParallelFor(int64_t total, int64_t grain,
@@ -175,8 +185,8 @@ class KernelContext {
       run_->pool->ParallelFor(total, grain, fn);
     }
   }
-  // As CopyElements, split over the pool.
-  void Copy(const Tensor& from, Tensor* to);
+  // As CopyElements, split over the pool; on a GPU enqueued.
+  absl::Status Copy(const Tensor& from, Tensor* to);
   RunContext* run() const { return run_; }
 
  private:
@@ -194,6 +204,7 @@ class KernelContext {
   int inplace_count_ = 0;
   int inplace_[2] = {-1, -1};
   RunContext* run_ = nullptr;
+  GpuDevice* gpu_ = nullptr;
   BufferRef scratch_;
 };
 
@@ -204,7 +215,9 @@ struct KernelDef {
   // Attribute name -> dtypes it serves. An attribute that isn't named may have any.
   std::vector<std::pair<std::string, std::vector<DType>>> types;
   std::vector<std::string> host_memory;  // Arguments that live on the host whatever the device.
+  std::vector<std::string> any_memory;   // Inputs that are taken wherever they are.
   std::vector<int> in_place;             // Inputs whose memory output 0 may take; at most two.
+  bool replayable = true;                // See KernelBuilder::NotReplayable.
   std::function<std::unique_ptr<Kernel>()> make;
 };
 
@@ -227,8 +240,19 @@ class KernelBuilder {
     def_.host_memory.push_back(std::move(arg));
     return *this;
   }
+  // Inputs of this argument come wherever they lie (Tensor::buffer()->gpu() tells): SaveV2.
+  KernelBuilder& AnyMemory(std::string arg) {
+    def_.any_memory.push_back(std::move(arg));
+    return *this;
+  }
   KernelBuilder& InPlace(int input) {
     def_.in_place.push_back(input);
+    return *this;
+  }
+  // For a GPU kernel which does something on the host at each call that enqueueing the same work
+  // again would miss: advancing a random generator, setting a variable's shape.
+  KernelBuilder& NotReplayable() {
+    def_.replayable = false;
     return *this;
   }
   template <typename K>

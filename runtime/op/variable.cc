@@ -20,8 +20,11 @@ absl::StatusOr<Tensor*> Variable::TensorForOverwrite(const TensorShape& shape) {
     if (UpdateHook* h = hook_.load(std::memory_order_acquire)) h->BeforeUpdate(this);
     return now;
   }
-  absl::StatusOr<Tensor> fresh = Tensor::Allocate(dtype_, shape);
-  if (!fresh.ok()) return Annotate(fresh.status(), absl::StrCat("variable '", name_, "'"));
+  const std::string tag = absl::StrCat("variable '", name_, "'");
+  const MemoryTag named(&tag);
+  absl::StatusOr<Tensor> fresh = Tensor::Allocate(
+      dtype_, shape, gpu_ ? gpu_->allocator() : static_cast<Allocator*>(HostAllocator::Get()));
+  if (!fresh.ok()) return Annotate(fresh.status(), tag);
   pending_ = std::make_unique<Tensor>(*std::move(fresh));
   return pending_.get();
 }
@@ -58,11 +61,16 @@ void Variable::SwapContents(Tensor* contents) {
 }
 
 absl::StatusOr<Variable*> VariableStore::LookupOrCreate(const std::string& name, DType dtype,
-                                                        const PartialShape& shape) {
+                                                        const PartialShape& shape,
+                                                        GpuDevice* gpu) {
   MutexLock lock(&mu_);
   std::unique_ptr<Variable>& v = variables_[name];
   if (!v) {
-    v = std::make_unique<Variable>(name, dtype, shape);
+    v = std::make_unique<Variable>(name, dtype, shape, gpu);
+  } else if (v->gpu() != gpu) {
+    const auto place = [](GpuDevice* d) { return d ? d->name() : DeviceName(DeviceType::kCpu, 0); };
+    return InvalidArgument("variable '", name, "' lies on ", place(v->gpu()),
+                           "; a node asks for it on ", place(gpu));
   } else if (v->dtype() != dtype || !v->declared_shape().CompatibleWith(shape)) {
     return InvalidArgument("variable '", name, "' exists as ", DTypeName(v->dtype()), " ",
                            v->declared_shape().DebugString(), "; a node asks for it as ",

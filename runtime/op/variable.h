@@ -20,6 +20,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "runtime/base/mutex.h"
+#include "runtime/device/gpu_device.h"
 #include "runtime/op/attr.h"
 #include "runtime/op/partial_shape.h"
 #include "runtime/tensor/tensor.h"
@@ -34,7 +35,8 @@ absl::StatusOr<std::string> StoredName(const AttrMap& attrs, const std::string& 
 
 // Told before a marked variable's bytes change. Called with the variable's mutex held, from the
 // updating thread; when it returns, the old bytes are no longer needed. Unmarks by itself
-// (Variable::set_update_hook(nullptr)) when it needs no more calls.
+// (Variable::set_update_hook(nullptr)) when it needs no more calls. On a GPU the update is work that
+// the caller enqueues on the compute stream after the call; the hook enqueues what must come first.
 class UpdateHook {
  public:
   virtual ~UpdateHook() = default;
@@ -45,14 +47,16 @@ class UpdateHook {
 // another concurrent Run may see old or new elements.
 class Variable {
  public:
-  Variable(std::string name, DType dtype, PartialShape shape)
-      : name_(std::move(name)), dtype_(dtype), shape_(std::move(shape)) {}
+  // `gpu`: where its contents lie; null: host memory.
+  Variable(std::string name, DType dtype, PartialShape shape, GpuDevice* gpu = nullptr)
+      : name_(std::move(name)), dtype_(dtype), shape_(std::move(shape)), gpu_(gpu) {}
   Variable(const Variable&) = delete;
   Variable& operator=(const Variable&) = delete;
 
   const std::string& name() const { return name_; }
   DType dtype() const { return dtype_; }
   const PartialShape& declared_shape() const { return shape_; }
+  GpuDevice* gpu() const { return gpu_; }
 
   bool initialized() const { return current_.load(std::memory_order_acquire)->initialized(); }
   // The contents. The reference stays valid while the caller holds the gate (a Run does). The
@@ -79,11 +83,16 @@ class Variable {
   // Makes what TensorForOverwrite gave the contents.
   void Publish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
+<<<<<<< HEAD
   // Makes `contents`, whose memory nobody else will change, the contents without a copy.
   void Adopt(Tensor contents) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // Exchanges the contents with `*contents` (an uninitialised tensor makes the variable
   // uninitialised). REQUIRES: the store's gate is held exclusively; tells the hook first.
+=======
+  // Exchanges the contents with `*contents`, memory of the same device (an uninitialised tensor
+  // makes the variable uninitialised). REQUIRES: the store's gate is held exclusively; tells the hook first.
+>>>>>>> a70691b (Begin the GPU as a device: streams, events, cached memory)
   void SwapContents(Tensor* contents) ABSL_LOCKS_EXCLUDED(mu_);
 
   void set_update_hook(UpdateHook* hook) { hook_.store(hook, std::memory_order_release); }
@@ -95,6 +104,7 @@ class Variable {
   const std::string name_;
   const DType dtype_;
   const PartialShape shape_;
+  GpuDevice* const gpu_;
   Mutex mu_;
   // Points into owned_; a shape change appends there, since another Run may still read the old
   // one. The store drops old ones when it holds the gate exclusively.
@@ -131,9 +141,9 @@ class ABSL_SCOPED_LOCKABLE VariableLocks {
 class VariableStore {
  public:
   // The variable of that name, made if there is none. InvalidArgument when one exists with another
-  // dtype, or with a shape that can't be the same.
+  // dtype, on another device, or with a shape that can't be the same.
   absl::StatusOr<Variable*> LookupOrCreate(const std::string& name, DType dtype,
-                                           const PartialShape& shape);
+                                           const PartialShape& shape, GpuDevice* gpu = nullptr);
   Variable* Find(const std::string& name) const;  // Null if there is none.
   std::vector<Variable*> All() const;             // By name.
 

@@ -16,6 +16,8 @@
 
 namespace ferry {
 
+class GpuDevice;  // runtime/device/gpu_device.h
+
 inline constexpr size_t kHostAlignment = 64;
 
 // A block of memory and its count of owners. Made by an Allocator only.
@@ -28,12 +30,18 @@ class Buffer {
   // holders wrote.
   int64_t refs() const { return refs_.load(std::memory_order_acquire); }
 
+  // The GPU in whose memory data() lies; null: the host's, where code may touch it.
+  GpuDevice* gpu() const { return gpu_; }
+  void* owner() const { return owner_; }
+
  private:
   friend class BufferRef;
+  friend class GpuDevice;
   friend class HostAllocator;
   friend class StringBufferMaker;
-  Buffer(void* data, size_t capacity, void (*release)(Buffer*), void* owner)
-      : data_(data), capacity_(capacity), release_(release), owner_(owner) {}
+  Buffer(void* data, size_t capacity, void (*release)(Buffer*), void* owner,
+         GpuDevice* gpu = nullptr)
+      : data_(data), capacity_(capacity), release_(release), owner_(owner), gpu_(gpu) {}
   ~Buffer() = default;
 
   std::atomic<int64_t> refs_{0};
@@ -41,6 +49,7 @@ class Buffer {
   const size_t capacity_;
   void (*const release_)(Buffer*);
   void* const owner_;  // What `release_` needs: the allocator, say.
+  GpuDevice* const gpu_;
 };
 
 // A counted pointer to a Buffer. Distinct BufferRefs may be used from different threads.
