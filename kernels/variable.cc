@@ -113,7 +113,7 @@ class AssignKernel : public Kernel {
     MutexLock lock(&v->mu());
     if (validate_shape_) FERRY_RETURN_IF_ERROR(v->CheckAssign(value.shape()));
     FERRY_ASSIGN_OR_RETURN(Tensor * to, v->TensorForOverwrite(value.shape()));
-    if (to->raw() != value.raw()) c->Copy(value, to);
+    if (to->raw() != value.raw()) FERRY_RETURN_IF_ERROR(c->Copy(value, to));
     v->Publish();
     c->SetOutputVariable(0, v);
     return absl::OkStatus();

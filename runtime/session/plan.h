@@ -17,7 +17,8 @@
 // Memory: every output has a Slot. Values that share memory by their op's nature (Identity,
 // Reshape, Switch, Merge) form one class, alive until the last use of any of them. A class gets a
 // Register from the pool of those whose classes are dead; registers keep their memory from Run to
-// Run, so the steady state allocates nothing, whatever the shapes are.
+// Run, so the steady state allocates nothing, whatever the shapes are. A register's memory is the
+// host's or one GPU's; where a value is wanted in another memory, a copy is a step of its own.
 #ifndef FERRY_RUNTIME_SESSION_PLAN_H_
 #define FERRY_RUNTIME_SESSION_PLAN_H_
 
@@ -48,12 +49,13 @@ class Plan {
   struct NodeKernel {
     std::unique_ptr<Kernel> kernel;
     const KernelDef* def = nullptr;
+    GpuDevice* gpu = nullptr;  // Where it runs; null: the CPU.
   };
   using KernelLookup = std::function<absl::StatusOr<const NodeKernel*>(Node*)>;
 
-  // `lookup`'s results must outlive the plan.
+  // `lookup`'s results must outlive the plan. With `replay`, see ReplayState in plan.cc.
   static absl::StatusOr<std::unique_ptr<Plan>> Make(const Graph& graph, Signature signature,
-                                                    const KernelLookup& lookup);
+                                                    const KernelLookup& lookup, bool replay);
   ~Plan();
 
   const Signature& signature() const { return signature_; }
@@ -69,9 +71,29 @@ class Plan {
   friend class PlanMaker;
   Plan() = default;
 
+  // A copy between memories is a step of its own, with one input and one output. Copies to the
+  // device and to the host pass through pinned memory, on the streams for them.
+  enum class Kind { kKernel, kToDevice, kToHost, kPeer };
+
+  // What a step is when the plan is replayed as a captured graph.
+  enum class Part {
+    kSkipped,  // Its outputs are the same whenever the shapes are: shapes, constants.
+    kBefore,   // On the host, and needs nothing of the GPU's: copies of feeds to the device.
+    kCaptured,
+    kAfter,    // Needs the GPU's results: copies of fetches to the host.
+  };
+
   struct Step {
-    Node* node = nullptr;
+    Node* node = nullptr;  // Of a copy: whose output is copied.
     const Kernel* kernel = nullptr;
+    Kind kind = Kind::kKernel;
+    Part part = Part::kCaptured;
+    GpuDevice* gpu = nullptr;   // Runs it (the device's end of a copy); null: the CPU.
+    GpuDevice* peer = nullptr;  // Of kPeer: where the input lies.
+    DType copied = DType::kInvalid;
+    int event = -1;             // Of kToHost: the frame's event that tells when it is done.
+    std::vector<int> waits;     // Such events, which the host waits for before this step.
+    std::vector<int> written;   // Inputs: references through which a GPU kernel writes.
     std::vector<int> inputs;         // Slots.
     int outputs = 0;                 // The first of its slots.
     std::vector<int> registers;      // One an output; -1: none.
@@ -88,7 +110,12 @@ class Plan {
   };
 
   absl::Status RunSteps(Frame* frame, const RunContext& context) const;
-  void Commit(Frame* frame) const;
+  absl::Status Commit(Frame* frame) const;
+  absl::Status RunGpuSteps(Frame* frame, const RunContext& context) const;
+  absl::Status RunStep(Frame* frame, size_t t, const RunContext& context) const;
+  absl::Status RunCopy(Frame* frame, size_t t) const;
+  absl::Status Capture(Frame* frame, const RunContext& context) const;
+  absl::Status Replay(Frame* frame, const RunContext& context) const;
   absl::Status Fetch(Frame* frame, std::vector<Tensor>* fetches) const;
   absl::StatusOr<Frame*> AcquireFrame(const RunContext& context) const;
   void ReleaseFrame(Frame* frame) const;
@@ -101,6 +128,10 @@ class Plan {
   std::vector<int> fetch_slots_;
   std::vector<bool> fetch_shares_;  // Whether a fetch may hand out the slot's own buffer.
   bool touches_variables_ = false;
+  std::vector<Allocator*> register_allocators_;
+  std::vector<GpuDevice*> gpus_;  // That steps run on, or copy to or from.
+  int num_events_ = 0;
+  bool replayable_ = false;
 
   // Frames that no Run uses now. The common case, one thread, is an exchange of `idle_`.
   mutable std::atomic<Frame*> idle_{nullptr};

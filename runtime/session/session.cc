@@ -8,6 +8,7 @@
 #include "runtime/base/file_system.h"
 #include "runtime/base/status.h"
 #include "runtime/base/thread_pool.h"
+#include "runtime/session/placer.h"
 #include "runtime/session/plan.h"
 
 namespace ferry {
@@ -15,16 +16,38 @@ namespace ferry {
 struct Session::Rep {
   Rep(Graph* graph, const SessionOptions& options)
       : graph(graph),
+        options(options),
         pool(options.threads),
-        fs(options.file_system ? options.file_system : FileSystem::Posix()) {}
+        fs(options.file_system ? options.file_system : FileSystem::Posix()) {
+    if (options.device != "auto" && options.device != "cpu" && options.device != "gpu") {
+      status = InvalidArgument("SessionOptions.device is '", options.device,
+                               "'; auto, cpu or gpu was expected");
+    } else if (options.device != "cpu") {
+      absl::StatusOr<std::vector<GpuDevice*>> found = GpuDevices();
+      if (found.ok()) {
+        gpus = *found;
+      } else if (options.device == "gpu") {
+        status = found.status();
+      }
+    }
+    for (GpuDevice* gpu : gpus) {
+      if (options.gpu_memory_limit > 0) gpu->set_memory_limit(options.gpu_memory_limit);
+    }
+    placer = std::make_unique<Placer>(
+        graph, Placer::Options{gpus, options.allow_soft_placement, options.log_device_placement});
+  }
 
   Graph* const graph;
+  const SessionOptions options;
+  absl::Status status;
+  std::vector<GpuDevice*> gpus;
   ThreadPool pool;
   FileSystem* const fs;
   VariableStore variables;
   std::atomic<int64_t> next_step_id{1};
 
   Mutex mu;
+  std::unique_ptr<Placer> placer ABSL_GUARDED_BY(mu);
   // Kernels before plans: plans point to them.
   absl::flat_hash_map<const Node*, std::unique_ptr<Plan::NodeKernel>> kernels ABSL_GUARDED_BY(mu);
   absl::flat_hash_map<std::string, std::shared_ptr<Plan>> plans ABSL_GUARDED_BY(mu);
@@ -36,9 +59,12 @@ struct Session::Rep {
       return Annotate(s, absl::StrCat("node '", n->name(), "' (", n->op(), ")"));
     };
     if (!n->info()) return annotate(Unimplemented("op ", n->op(), " is not registered"));
-    absl::StatusOr<const KernelDef*> def = FindKernel(n->op(), DeviceType::kCpu, n->attrs());
+    FERRY_ASSIGN_OR_RETURN(GpuDevice* const gpu, placer->Place(n));
+    absl::StatusOr<const KernelDef*> def =
+        FindKernel(n->op(), gpu ? DeviceType::kGpu : DeviceType::kCpu, n->attrs());
     if (!def.ok()) return annotate(def.status());
     auto fresh = std::make_unique<Plan::NodeKernel>();
+    fresh->gpu = gpu;
     fresh->def = *def;
     fresh->kernel = (*def)->make();
     absl::Status status = fresh->kernel->Init(KernelConstruction(
@@ -57,14 +83,18 @@ struct Session::Rep {
     }
     key += '|';
     for (const Node* n : signature.targets) absl::StrAppend(&key, n->id(), ",");
+    FERRY_RETURN_IF_ERROR(status);
     MutexLock lock(&mu);
     auto it = plans.find(key);
     if (it != plans.end()) return it->second;
     FERRY_ASSIGN_OR_RETURN(std::unique_ptr<Plan> plan,
-                           Plan::Make(*graph, std::move(signature), [this](Node* n) {
-                             mu.AssertHeld();
-                             return KernelOf(n);
-                           }));
+                           Plan::Make(
+                               *graph, std::move(signature),
+                               [this](Node* n) {
+                                 mu.AssertHeld();
+                                 return KernelOf(n);
+                               },
+                               options.cuda_graphs));
     return plans[key] = std::move(plan);
   }
 
@@ -173,6 +203,8 @@ absl::Status Session::Run(absl::Span<const std::pair<Output, Tensor>> feeds,
   return plan->Run(values, outputs, rep_->Context(options));
 }
 
+GpuDevice* Session::gpu() const { return rep_->gpus.empty() ? nullptr : rep_->gpus.front(); }
+absl::Status Session::status() const { return rep_->status; }
 Graph* Session::graph() const { return rep_->graph; }
 VariableStore* Session::variables() const { return &rep_->variables; }
 FileSystem* Session::file_system() const { return rep_->fs; }

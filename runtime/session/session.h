@@ -25,12 +25,24 @@
 namespace ferry {
 
 class FileSystem;
+class GpuDevice;
 class Plan;
 class ThreadPool;
 
 struct SessionOptions {
   int threads = 0;  // Of the pool, the calling thread included; 0: the machine's cores.
   FileSystem* file_system = nullptr;  // Null: FileSystem::Posix(). Must outlive the session.
+  // Where nodes go that don't ask for a device: "auto" (the first GPU if there is one that can be
+  // used, else the CPU), "gpu" (without one every Run is an error that says what is missing) or
+  // "cpu" (GPUs aren't touched).
+  std::string device = "auto";
+  // Nodes that ask for a device that they can't have go to the CPU; otherwise that is an error.
+  bool allow_soft_placement = true;
+  bool log_device_placement = false;  // To standard error.
+  // Whether plans whose steps are all on one GPU are captured and replayed as CUDA graphs.
+  bool cuda_graphs = true;
+  // Bytes at most of each GPU's memory; 0: what there is. Counts for the whole process.
+  int64_t gpu_memory_limit = 0;
 };
 
 struct RunOptions {
@@ -84,6 +96,10 @@ class Session {
 
   absl::StatusOr<Callable> MakeCallable(const CallableOptions& options);
 
+  // The first GPU that this session uses; null if none.
+  GpuDevice* gpu() const;
+  // OK, or why the session can't run (options that ask for what isn't there).
+  absl::Status status() const;
   Graph* graph() const;
   VariableStore* variables() const;
   FileSystem* file_system() const;

@@ -1,0 +1,474 @@
+// Makes plans: see plan.h.
+#include <algorithm>
+#include <limits>
+#include <queue>
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_join.h"
+#include "runtime/base/status.h"
+#include "runtime/session/plan.h"
+
+namespace ferry {
+namespace {
+
+bool IsSwitch(const Node* n) { return n->op() == "Switch" || n->op() == "RefSwitch"; }
+bool IsMerge(const Node* n) { return n->op() == "Merge" || n->op() == "RefMerge"; }
+
+// Whether the node changes a variable: it takes a reference, and isn't one of those that only
+// look at it or pass it on.
+bool WritesVariable(const Node* n) {
+  if (absl::StartsWith(n->op(), "Ref") || n->op() == "IsVariableInitialized") return false;
+  for (DType t : n->input_types()) {
+    if (IsRef(t)) return true;
+  }
+  return false;
+}
+
+std::string Describe(const Node* n) {
+  return absl::StrCat("node '", n->name(), "' (", n->op(), ")");
+}
+
+constexpr int kForever = std::numeric_limits<int>::max();
+
+}  // namespace
+
+class PlanMaker {
+ public:
+  PlanMaker(const Graph& graph, Plan::Signature signature, const Plan::KernelLookup& lookup)
+      : graph_(graph), lookup_(lookup), plan_(new Plan) {
+    plan_->signature_ = std::move(signature);
+  }
+
+  absl::StatusOr<std::unique_ptr<Plan>> Make() {
+    FERRY_RETURN_IF_ERROR(Prune());
+    FindRestores();
+    FERRY_RETURN_IF_ERROR(Order());
+    FERRY_RETURN_IF_ERROR(MakeSteps());
+    MarkDeadness();
+    AssignMemory();
+    return std::move(plan_);
+  }
+
+ private:
+  // ---- Which nodes run ----
+  absl::Status Prune() {
+    const Plan::Signature& sig = plan_->signature_;
+    for (size_t i = 0; i < sig.feeds.size(); ++i) {
+      if (!fed_.emplace(sig.feeds[i], static_cast<int>(i)).second) {
+        return InvalidArgument("tensor ", sig.feeds[i].name(), " is fed twice");
+      }
+    }
+    std::vector<Node*> stack;
+    auto need = [&](Node* n) {
+      if (needed_.insert(n).second) stack.push_back(n);
+    };
+    for (const Output& o : sig.fetches) {
+      if (!fed_.contains(o)) need(o.node);
+    }
+    for (Node* n : sig.targets) need(n);
+    while (!stack.empty()) {
+      Node* n = stack.back();
+      stack.pop_back();
+      for (const Output& in : n->inputs()) {
+        if (!fed_.contains(in)) need(in.node);
+      }
+      for (Node* c : n->control_inputs()) {
+        // A placeholder that is fed doesn't run, and so orders nothing.
+        if (!IsFedPlaceholder(c)) need(c);
+      }
+    }
+    std::vector<std::string> unfed;
+    for (Node* n : needed_) {
+      if (n->op() != "Placeholder" && n->op() != "PlaceholderV2") continue;
+      if (IsFedPlaceholder(n)) {
+        return InvalidArgument(Describe(n), " is fed and can't be a target too");
+      }
+      unfed.push_back(absl::StrCat("'", n->name(), "' with dtype ", DTypeWord(n->output_type(0)),
+                                   " and shape ", n->output_shape(0).DebugString()));
+    }
+    if (!unfed.empty()) {
+      std::sort(unfed.begin(), unfed.end());
+      return InvalidArgument("You must feed a value for placeholder tensor ",
+                             absl::StrJoin(unfed, ", "));
+    }
+    return absl::OkStatus();
+  }
+
+  // The Assigns of values that come from a RestoreV2, straight or through Identity and Reshape, and
+  // that nothing else uses.
+  void FindRestores() {
+    const auto is_restore = [](const Node* n) { return n->op() == "RestoreV2"; };
+    if (std::none_of(needed_.begin(), needed_.end(), is_restore)) return;
+    absl::flat_hash_map<Output, int> uses;
+    for (const Output& o : plan_->signature_.fetches) ++uses[o];
+    for (const Node* n : needed_) {
+      for (const Output& in : n->inputs()) ++uses[in];
+    }
+    for (const Node* n : needed_) {
+      if (n->op() != "Assign") continue;
+      std::vector<const Node*> way;
+      const Node* at = n;
+      Output value = n->input(1);
+      while (!fed_.contains(value) && uses[value] == 1) {
+        way.push_back(at);
+        at = value.node;
+        if (is_restore(at)) {
+          restores_.insert(n);
+          on_the_way_.insert(way.begin(), way.end());
+          on_the_way_.insert(at);
+          break;
+        }
+        if (at->op() != "Identity" && at->op() != "Reshape") break;
+        value = at->input(0);
+      }
+    }
+  }
+
+  bool IsFedPlaceholder(const Node* n) const {
+    return absl::StartsWith(n->op(), "Placeholder") &&
+           fed_.contains(Output(const_cast<Node*>(n), 0));
+  }
+
+  // ---- In which order ----
+  absl::Status Order() {
+    // Depth-first post-order from what was asked for, in the order it was asked for: the rank by
+    // which steps that are ready are chosen. An explicit stack, since chains may be long.
+    absl::flat_hash_map<const Node*, int> rank;
+    struct Visit {
+      Node* node;
+      size_t next;
+    };
+    std::vector<Visit> stack;
+    absl::flat_hash_set<const Node*> seen;
+    auto walk = [&](Node* root) {
+      if (!needed_.contains(root) || !seen.insert(root).second) return;
+      stack.push_back({root, 0});
+      while (!stack.empty()) {
+        Visit& v = stack.back();
+        const size_t inputs = v.node->inputs().size();
+        if (v.next < inputs + v.node->control_inputs().size()) {
+          Node* p = v.next < inputs ? v.node->inputs()[v.next].node
+                                    : v.node->control_inputs()[v.next - inputs];
+          ++v.next;
+          if (needed_.contains(p) && seen.insert(p).second) stack.push_back({p, 0});
+        } else {
+          const int r = static_cast<int>(rank.size());
+          rank[v.node] = r;
+          stack.pop_back();
+        }
+      }
+    };
+    for (const Output& o : plan_->signature_.fetches) walk(o.node);
+    for (Node* n : plan_->signature_.targets) walk(n);
+
+    absl::flat_hash_map<const Node*, int> waiting;
+    absl::flat_hash_map<const Node*, std::vector<Node*>> followers;
+    for (Node* n : needed_) {
+      int count = 0;
+      auto follow = [&](Node* p) {
+        followers[p].push_back(n);
+        ++count;
+      };
+      for (const Output& in : n->inputs()) {
+        if (!fed_.contains(in)) follow(in.node);
+      }
+      for (Node* c : n->control_inputs()) {
+        if (needed_.contains(c)) follow(c);
+      }
+      waiting[n] = count;
+    }
+    using Key = std::pair<std::pair<bool, int>, Node*>;
+    std::priority_queue<Key, std::vector<Key>, std::greater<Key>> ready;
+    // What follows a restoring Assign is held until there is nothing else to do, and the commit with
+    // it: all restores that can be done before are. Other restores needn't wait, since they look at
+    // no variable.
+    absl::flat_hash_set<const Node*> after;
+    std::vector<Node*> held;
+    auto push = [&](Node* n) {
+      if (after.contains(n) && n->op() != "Const" && !on_the_way_.contains(n)) {
+        held.push_back(n);
+      } else {
+        ready.push({{WritesVariable(n), rank[n]}, n});
+      }
+    };
+    for (const auto& [n, count] : waiting) {
+      if (count == 0) push(const_cast<Node*>(n));
+    }
+    while (!ready.empty() || !held.empty()) {
+      if (ready.empty()) {
+        commits_.push_back(order_.size());
+        after.clear();
+        for (Node* n : std::exchange(held, {})) push(n);
+      }
+      Node* n = ready.top().second;
+      ready.pop();
+      order_.push_back(n);
+      const bool uncommitted = restores_.contains(n) || after.contains(n);
+      for (Node* f : followers[n]) {
+        if (uncommitted) after.insert(f);
+        if (--waiting[f] == 0) push(f);
+      }
+    }
+    if (order_.size() < needed_.size()) return CycleError(waiting);
+    return absl::OkStatus();
+  }
+
+  absl::Status CycleError(const absl::flat_hash_map<const Node*, int>& waiting) const {
+    // From any node that still waits, going back through such nodes must come round.
+    const Node* n = nullptr;
+    for (const auto& [node, count] : waiting) {
+      if (count > 0 && (!n || node->id() < n->id())) n = node;
+    }
+    std::vector<const Node*> path;
+    absl::flat_hash_map<const Node*, size_t> at;
+    while (!at.contains(n)) {
+      at[n] = path.size();
+      path.push_back(n);
+      const Node* back = nullptr;
+      auto consider = [&](const Node* p) {
+        auto it = waiting.find(p);
+        if (!back && it != waiting.end() && it->second > 0) back = p;
+      };
+      for (const Output& in : n->inputs()) {
+        if (!fed_.contains(in)) consider(in.node);
+      }
+      for (const Node* c : n->control_inputs()) consider(c);
+      n = back;
+    }
+    std::vector<std::string> names;
+    for (size_t i = path.size(); i-- > at[n];) names.push_back(path[i]->name());
+    names.push_back(names.front());
+    return InvalidArgument("the graph has a cycle: ", absl::StrJoin(names, " -> "));
+  }
+
+  // ---- Steps and slots ----
+  absl::Status MakeSteps() {
+    const Plan::Signature& sig = plan_->signature_;
+    for (size_t i = 0; i < sig.feeds.size(); ++i) plan_->feed_slots_.push_back(NewSlot());
+    std::vector<std::string> missing;
+    absl::flat_hash_map<const Node*, int> first_slot;
+    auto slot_of = [&](const Output& o) {
+      auto fed = fed_.find(o);
+      if (fed != fed_.end()) return plan_->feed_slots_[static_cast<size_t>(fed->second)];
+      return first_slot.at(o.node) + o.index;
+    };
+    for (Node* n : order_) {
+      absl::StatusOr<const Plan::NodeKernel*> kernel = lookup_(n);
+      if (!kernel.ok()) {
+        // All that is missing is told at once; other errors at once.
+        if (!absl::IsUnimplemented(kernel.status())) return kernel.status();
+        missing.push_back(std::string(kernel.status().message()));
+        continue;
+      }
+      if (!missing.empty()) continue;
+      Plan::Step step;
+      step.node = n;
+      step.kernel = (*kernel)->kernel.get();
+      step.is_switch = IsSwitch(n);
+      step.is_merge = IsMerge(n);
+      step.restores = restores_.contains(n);
+      if (step.restores) {
+        FERRY_ASSIGN_OR_RETURN(step.validate_shape, GetAttr<bool>(n->attrs(), "validate_shape"));
+      }
+      for (int i = 0; i < n->num_inputs(); ++i) {
+        const Output& in = n->input(i);
+        step.inputs.push_back(slot_of(in));
+        if (fed_.contains(in) && IsRef(n->input_types()[static_cast<size_t>(i)])) {
+          return InvalidArgument(Describe(n), " needs the variable '", in.node->name(),
+                                 "' itself, but tensor ", in.name(), " is fed a value");
+        }
+        if (IsRef(in.dtype()) && !fed_.contains(in)) {
+          plan_->touches_variables_ = true;
+          if (!n->info()->def.allows_uninitialized_input()) step.must_be_initialized.push_back(i);
+        }
+      }
+      step.outputs = plan_->num_slots_;
+      first_slot[n] = step.outputs;
+      for (int o = 0; o < n->num_outputs(); ++o) NewSlot();
+      step.registers.assign(static_cast<size_t>(n->num_outputs()), -1);
+      step.once = n->op() == "Const" || n->op() == "VariableV2" || n->op() == "Variable";
+      if (n->op() == "VariableV2" || n->op() == "Variable") plan_->touches_variables_ = true;
+      step_of_[n] = static_cast<int>(plan_->steps_.size());
+      in_place_.push_back((*kernel)->def->in_place);
+      plan_->steps_.push_back(std::move(step));
+    }
+    if (!missing.empty()) return Unimplemented(absl::StrJoin(missing, "; "));
+    for (const size_t t : commits_) plan_->steps_[t].commit = true;
+    for (const Output& o : sig.fetches) plan_->fetch_slots_.push_back(slot_of(o));
+    return absl::OkStatus();
+  }
+
+  int NewSlot() { return plan_->num_slots_++; }
+
+  void MarkDeadness() {
+    for (Plan::Step& s : plan_->steps_) {
+      auto consider = [&](Node* p, bool control) {
+        auto it = step_of_.find(p);
+        if (it == step_of_.end()) return;
+        const Plan::Step& from = plan_->steps_[static_cast<size_t>(it->second)];
+        if (!from.may_be_dead && !IsSwitch(p)) return;
+        s.may_be_dead = true;
+        if (control && from.may_be_dead) s.control.push_back(it->second);
+      };
+      for (const Output& in : s.node->inputs()) {
+        if (!fed_.contains(in)) consider(in.node, false);
+      }
+      for (Node* c : s.node->control_inputs()) consider(c, true);
+      if (s.may_be_dead) s.once = false;
+    }
+  }
+
+  // ---- Memory ----
+  int Find(int slot) {
+    while (parent_[static_cast<size_t>(slot)] != slot) {
+      int& p = parent_[static_cast<size_t>(slot)];
+      p = parent_[static_cast<size_t>(p)];
+      slot = p;
+    }
+    return slot;
+  }
+  void Union(int a, int b) {
+    a = Find(a), b = Find(b);
+    if (a == b) return;
+    parent_[static_cast<size_t>(b)] = a;
+    last_use_[static_cast<size_t>(a)] =
+        std::max(last_use_[static_cast<size_t>(a)], last_use_[static_cast<size_t>(b)]);
+    foreign_[static_cast<size_t>(a)] =
+        foreign_[static_cast<size_t>(a)] || foreign_[static_cast<size_t>(b)];
+    kept_[static_cast<size_t>(a)] =
+        kept_[static_cast<size_t>(a)] || kept_[static_cast<size_t>(b)];
+  }
+
+  // An estimate for matching values to registers; unknown sizes count as 32.
+  static int64_t EstimateBytes(const Node* n, int output) {
+    const PartialShape& shape = n->output_shape(output);
+    int64_t bytes = std::max<int64_t>(1, static_cast<int64_t>(ElementSize(n->output_type(output))));
+    if (!shape.known_rank()) return bytes * 1024;
+    for (int i = 0; i < shape.rank(); ++i) {
+      const int64_t d = shape.dim(i) < 0 ? 32 : shape.dim(i);
+      if (d > 0 && bytes > (int64_t{1} << 50) / d) return int64_t{1} << 50;
+      bytes *= d;
+    }
+    return bytes;
+  }
+
+  void AssignMemory() {
+    const size_t slots = static_cast<size_t>(plan_->num_slots_);
+    parent_.resize(slots);
+    last_use_.assign(slots, -1);
+    foreign_.assign(slots, false);
+    kept_.assign(slots, false);
+    for (size_t i = 0; i < slots; ++i) parent_[i] = static_cast<int>(i);
+    for (int s : plan_->feed_slots_) foreign_[static_cast<size_t>(s)] = true;
+    const std::vector<Plan::Step>& steps = plan_->steps_;
+    for (size_t t = 0; t < steps.size(); ++t) {
+      const Plan::Step& s = steps[t];
+      for (int in : s.inputs) {
+        last_use_[static_cast<size_t>(in)] =
+            std::max(last_use_[static_cast<size_t>(in)], static_cast<int>(t));
+      }
+      for (size_t o = 0; o < s.registers.size(); ++o) {
+        const size_t slot = static_cast<size_t>(s.outputs) + o;
+        last_use_[slot] = std::max(last_use_[slot], static_cast<int>(t));
+        if (s.once || IsRef(s.node->output_type(static_cast<int>(o)))) {
+          foreign_[slot] = true;
+          kept_[slot] = true;
+        }
+      }
+    }
+    for (int s : plan_->fetch_slots_) last_use_[static_cast<size_t>(s)] = kForever;
+    for (const Plan::Step& s : steps) {
+      if (s.is_merge) {
+        for (int in : s.inputs) Union(in, s.outputs);
+      } else if (IsSwitch(s.node)) {
+        Union(s.inputs[0], s.outputs);
+        Union(s.inputs[0], s.outputs + 1);
+      } else if (s.node->info()->aliases_input >= 0) {
+        Union(s.inputs[static_cast<size_t>(s.node->info()->aliases_input)], s.outputs);
+      }
+    }
+    // Updating in place: an input whose class ends with this step.
+    for (size_t t = 0; t < steps.size(); ++t) {
+      Plan::Step& s = plan_->steps_[t];
+      for (int k : in_place_[t]) {
+        if (k >= static_cast<int>(s.inputs.size()) || s.in_place.size() == 2) continue;
+        const size_t c = static_cast<size_t>(Find(s.inputs[static_cast<size_t>(k)]));
+        if (foreign_[c] || last_use_[c] != static_cast<int>(t)) continue;
+        s.in_place.push_back(k);
+      }
+      for (int k : s.in_place) Union(s.outputs, s.inputs[static_cast<size_t>(k)]);
+    }
+    // Registers, by a linear scan. A step's outputs are placed before its inputs are released.
+    struct Free {
+      int64_t bytes;
+      int reg;
+    };
+    std::vector<Free> free;
+    std::vector<int64_t> reg_bytes;
+    std::vector<std::vector<int>> ending(steps.size());
+    for (size_t t = 0; t < steps.size(); ++t) {
+      Plan::Step& s = plan_->steps_[t];
+      for (size_t o = 0; o < s.registers.size(); ++o) {
+        const DType type = s.node->output_type(static_cast<int>(o));
+        // A restored value goes to its variable, and isn't kept from Run to Run.
+        if (s.once || IsRef(type) || ElementSize(type) == 0 || IsSwitch(s.node) ||
+            s.node->op() == "RestoreV2" ||
+            (o == 0 && (s.is_merge || s.node->info()->aliases_input >= 0))) {
+          continue;
+        }
+        const int64_t bytes = EstimateBytes(s.node, static_cast<int>(o));
+        // The free register nearest in size.
+        size_t best = free.size();
+        auto distance = [&](int64_t have) {
+          return have > bytes ? have / std::max<int64_t>(bytes, 1)
+                              : bytes / std::max<int64_t>(have, 1);
+        };
+        for (size_t f = free.size(); f-- > 0;) {
+          if (best == free.size() || distance(free[f].bytes) < distance(free[best].bytes)) best = f;
+        }
+        int reg;
+        if (best < free.size() && distance(free[best].bytes) < 16) {
+          reg = free[best].reg;
+          free.erase(free.begin() + static_cast<std::ptrdiff_t>(best));
+        } else {
+          reg = plan_->num_registers_++;
+          reg_bytes.push_back(0);
+        }
+        reg_bytes[static_cast<size_t>(reg)] = std::max(reg_bytes[static_cast<size_t>(reg)], bytes);
+        s.registers[o] = reg;
+        const int end = last_use_[static_cast<size_t>(Find(s.outputs + static_cast<int>(o)))];
+        if (end != kForever) ending[static_cast<size_t>(end)].push_back(reg);
+      }
+      for (int reg : ending[t]) free.push_back({reg_bytes[static_cast<size_t>(reg)], reg});
+    }
+    for (int s : plan_->fetch_slots_) {
+      plan_->fetch_shares_.push_back(!kept_[static_cast<size_t>(Find(s))]);
+    }
+  }
+
+  const Graph& graph_;
+  const Plan::KernelLookup& lookup_;
+  std::unique_ptr<Plan> plan_;
+  absl::flat_hash_map<Output, int> fed_;
+  absl::flat_hash_set<Node*> needed_;
+  absl::flat_hash_set<const Node*> restores_;    // Assigns that commit together.
+  absl::flat_hash_set<const Node*> on_the_way_;  // These, and where their values come from.
+  std::vector<Node*> order_;
+  std::vector<size_t> commits_;  // Places in order_ before which there is a commit.
+  absl::flat_hash_map<const Node*, int> step_of_;
+  std::vector<std::vector<int>> in_place_;  // As the kernels allow, by step.
+  // By slot (of a class: at its root).
+  std::vector<int> parent_, last_use_;
+  std::vector<bool> foreign_;  // Memory that the run doesn't own: feeds, constants, variables.
+  std::vector<bool> kept_;     // May lie in a constant's or a variable's memory.
+};
+
+absl::StatusOr<std::unique_ptr<Plan>> Plan::Make(const Graph& graph, Signature signature,
+                                                 const KernelLookup& lookup) {
+  return PlanMaker(graph, std::move(signature), lookup).Make();
+}
+
+}  // namespace ferry
