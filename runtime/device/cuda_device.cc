@@ -131,6 +131,14 @@ class CudaDevice : public GpuDevice {
     return Copy(s, to, from, n, cudaMemcpyDeviceToDevice);
   }
 
+  absl::Status CopyOnDevice(void* native_stream, void* to, const void* from, size_t n) override {
+    if (n == 0) return absl::OkStatus();
+    FERRY_RETURN_IF_ERROR(MakeCurrent());
+    return Check(cudaMemcpyAsync(to, from, n, cudaMemcpyDeviceToDevice,
+                                 static_cast<cudaStream_t>(native_stream)),
+                 "cudaMemcpyAsync");
+  }
+
   absl::Status CopyFromPeer(void* to, GpuDevice* other, const void* from, size_t n) override {
     auto* peer = static_cast<CudaDevice*>(other);
     GpuEvent ready, done;
@@ -148,10 +156,11 @@ class CudaDevice : public GpuDevice {
                        "cudaStreamWaitEvent");
   }
 
-  absl::Status Fill(GpuStream s, void* to, int byte, size_t n) override {
+  absl::Status Fill(void* native_stream, void* to, int byte, size_t n) override {
     if (n == 0) return absl::OkStatus();
     FERRY_RETURN_IF_ERROR(MakeCurrent());
-    return Check(cudaMemsetAsync(to, byte, n, stream(s)), "cudaMemsetAsync");
+    return Check(cudaMemsetAsync(to, byte, n, static_cast<cudaStream_t>(native_stream)),
+                 "cudaMemsetAsync");
   }
 
   absl::Status Pack(GpuStream s, void* to, const std::vector<Piece>& pieces) override {
@@ -234,6 +243,9 @@ class CudaDevice : public GpuDevice {
 
   absl::Status CheckCuda(int error, const char* what) override {
     return Check(static_cast<cudaError_t>(error), what);
+  }
+  absl::Status CheckLaunch(const char* kernel) override {
+    return Check(cudaPeekAtLastError(), kernel);
   }
   absl::Status CheckBlas(int error, const char* what) override {
     const auto e = static_cast<cublasStatus_t>(error);

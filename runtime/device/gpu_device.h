@@ -95,9 +95,11 @@ class GpuDevice {
   virtual absl::Status CopyToDevice(GpuStream stream, void* to, const void* from, size_t n) = 0;
   virtual absl::Status CopyToHost(GpuStream stream, void* to, const void* from, size_t n) = 0;
   virtual absl::Status CopyOnDevice(GpuStream stream, void* to, const void* from, size_t n) = 0;
+  // The same for kernels, on the stream that they enqueue on (KernelContext::gpu_stream).
+  virtual absl::Status CopyOnDevice(void* native_stream, void* to, const void* from, size_t n) = 0;
   // From memory of `other` (ordered by its compute stream) to memory of this one.
   virtual absl::Status CopyFromPeer(void* to, GpuDevice* other, const void* from, size_t n) = 0;
-  virtual absl::Status Fill(GpuStream stream, void* to, int byte, size_t n) = 0;
+  virtual absl::Status Fill(void* native_stream, void* to, int byte, size_t n) = 0;
   // Gathers pieces of device memory into `to` (device memory), one launch for all.
   struct Piece {
     const void* from;
@@ -129,6 +131,7 @@ class GpuDevice {
   // (cublasStatus_t) as a Status that names `what`.
   virtual absl::Status CheckCuda(int error, const char* what) = 0;
   virtual absl::Status CheckBlas(int status, const char* what) = 0;
+  virtual absl::Status CheckLaunch(const char* kernel) = 0;
   virtual int multiprocessors() const = 0;
 
   // Capturing: kernels enqueued on *stream (a stream of its own) between the two calls, by this

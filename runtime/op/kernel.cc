@@ -164,7 +164,7 @@ void KernelContext::SetOutput(int i, const Tensor& t) {
 
 absl::Status KernelContext::Copy(const Tensor& from, Tensor* to) {
   if (gpu_) {
-    return gpu_->CopyOnDevice(GpuStream::kCompute, to->raw(), from.raw(), from.bytes());
+    return gpu_->CopyOnDevice(gpu_stream(), to->raw(), from.raw(), from.bytes());
   }
   if (from.dtype() == DType::kString) {
     CopyElements(from, to);

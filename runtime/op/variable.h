@@ -83,16 +83,11 @@ class Variable {
   // Makes what TensorForOverwrite gave the contents.
   void Publish() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
-<<<<<<< HEAD
   // Makes `contents`, whose memory nobody else will change, the contents without a copy.
   void Adopt(Tensor contents) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
-  // Exchanges the contents with `*contents` (an uninitialised tensor makes the variable
-  // uninitialised). REQUIRES: the store's gate is held exclusively; tells the hook first.
-=======
   // Exchanges the contents with `*contents`, memory of the same device (an uninitialised tensor
   // makes the variable uninitialised). REQUIRES: the store's gate is held exclusively; tells the hook first.
->>>>>>> a70691b (Begin the GPU as a device: streams, events, cached memory)
   void SwapContents(Tensor* contents) ABSL_LOCKS_EXCLUDED(mu_);
 
   void set_update_hook(UpdateHook* hook) { hook_.store(hook, std::memory_order_release); }

@@ -1,14 +1,9 @@
 #include "runtime/session/plan.h"
 
-#include <algorithm>
-#include <limits>
-#include <queue>
+#include <cstring>
 #include <utility>
 
-#include "absl/container/flat_hash_map.h"
-#include "absl/container/flat_hash_set.h"
-#include "absl/strings/match.h"
-#include "absl/strings/str_join.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "runtime/base/flush_denormals.h"
 #include "runtime/base/status.h"
@@ -41,11 +36,18 @@ class Frame {
       for (int r : s.registers) {
         output_registers_.push_back(r < 0 ? nullptr : &registers_[static_cast<size_t>(r)]);
       }
-      c.output_types_ = s.node->output_types().data();
+      c.output_types_ =
+          s.kind == Plan::Kind::kKernel ? s.node->output_types().data() : &s.copied;
+      if (s.kind != Plan::Kind::kToHost) c.gpu_ = s.gpu;
       for (int k : s.in_place) c.inplace_[c.inplace_count_++] = k;
       c.run_ = &run_;
     }
+    for (size_t r = 0; r < registers_.size(); ++r) {
+      registers_[r].allocator = plan.register_allocators_[r];
+    }
     dead_steps_.resize(plan.steps_.size());
+    events_.resize(static_cast<size_t>(plan.num_events_));
+    staging_.resize(static_cast<size_t>(plan.num_events_));
   }
 
   // Lets go of memory that isn't the frame's own, so that feeds and large results don't live on.
@@ -71,6 +73,16 @@ class Frame {
   std::vector<char> dead_steps_;
   std::vector<KernelContext*> restored_;  // Assigns that wait for the next commit.
   RunContext run_;
+
+  // Of copies: their events, and pinned memory on the way to the device.
+  std::vector<GpuEvent> events_;
+  std::vector<BufferRef> staging_;
+  // Of replaying: what the last Run's boundary was like (see Plan::Boundary), for how many Runs so,
+  // and what was captured then.
+  std::vector<uint64_t> boundary_, now_;
+  int alike_ = 0;
+  bool unreplayable_ = false;  // Capturing failed.
+  std::unique_ptr<GpuGraph> graph_;
 };
 
 namespace {
@@ -81,6 +93,7 @@ std::string Describe(const Node* n) {
 
 }  // namespace
 
+Plan::Plan() = default;
 Plan::~Plan() = default;
 
 absl::StatusOr<Frame*> Plan::AcquireFrame(const RunContext& context) const {
@@ -101,7 +114,9 @@ absl::StatusOr<Frame*> Plan::AcquireFrame(const RunContext& context) const {
   frame->run_ = context;
   for (size_t t = 0; t < steps_.size(); ++t) {
     if (!steps_[t].once) continue;
-    absl::Status status = steps_[t].kernel->Compute(&frame->contexts_[t]);
+    absl::Status status = steps_[t].kind == Kind::kKernel
+                              ? steps_[t].kernel->Compute(&frame->contexts_[t])
+                              : RunCopy(frame, t);
     if (!status.ok()) return Annotate(status, Describe(steps_[t].node));
   }
   MutexLock lock(&mu_);
@@ -117,66 +132,241 @@ void Plan::ReleaseFrame(Frame* frame) const {
   free_.push_back(frame);
 }
 
-absl::Status Plan::RunSteps(Frame* frame, const RunContext& context) const {
-  const bool timed = context.deadline != absl::InfiniteFuture();
-  frame->restored_.clear();  // Of a Run that failed.
-  for (size_t t = 0; t < steps_.size(); ++t) {
-    const Step& step = steps_[t];
-    if (step.once) continue;
-    if (step.commit) Commit(frame);
-    KernelContext& c = frame->contexts_[t];
-    if (step.is_switch) {
-      c.SetOutputAlive(0);
-      c.SetOutputAlive(1);
-    }
-    if (step.may_be_dead) {
-      bool dead = false;
-      if (step.is_merge) {
-        dead = true;
-        for (int in : step.inputs) dead = dead && frame->slots_[static_cast<size_t>(in)].dead;
-      } else {
-        for (int in : step.inputs) dead = dead || frame->slots_[static_cast<size_t>(in)].dead;
-        for (int p : step.control) dead = dead || frame->dead_steps_[static_cast<size_t>(p)];
-      }
-      frame->dead_steps_[t] = dead;
-      for (int o = 0; o < c.num_outputs(); ++o) {
-        dead ? c.SetOutputDead(o) : c.SetOutputAlive(o);
-      }
-      if (dead) continue;
-    }
-    for (int i : step.must_be_initialized) {
-      // Through a Merge of references a slot may hold none.
-      const Variable* v = c.variable(i);
-      if (v && !v->initialized()) {
-        return FailedPrecondition("Attempting to use uninitialized value ", v->name(), " (",
-                                  Describe(step.node), " reads it)");
-      }
-    }
-    if (timed && absl::Now() > context.deadline) {
-      return DeadlineExceeded("the run's deadline passed before ", Describe(step.node));
-    }
-    absl::Status status;
-    if (step.restores) {
-      if (step.validate_shape) status = c.variable(0)->CheckAssign(c.input(1).shape());
-      c.SetOutputVariable(0, c.variable(0));
-      frame->restored_.push_back(&c);
-    } else {
-      status = step.kernel->Compute(&c);
-    }
-    if (!status.ok()) return Annotate(status, Describe(step.node));
+// One step of a Run.
+template <bool kGpu>
+inline absl::Status Plan::RunStep(Frame* frame, size_t t, const RunContext& context) const {
+  const Step& step = steps_[t];
+  if (step.once) return absl::OkStatus();
+  if (step.commit) FERRY_RETURN_IF_ERROR(Commit(frame));
+  KernelContext& c = frame->contexts_[t];
+  if (step.is_switch) {
+    c.SetOutputAlive(0);
+    c.SetOutputAlive(1);
   }
-  if (timed && absl::Now() > context.deadline) {
+  if (step.may_be_dead) {
+    bool dead = false;
+    if (step.is_merge) {
+      dead = true;
+      for (int in : step.inputs) dead = dead && frame->slots_[static_cast<size_t>(in)].dead;
+    } else {
+      for (int in : step.inputs) dead = dead || frame->slots_[static_cast<size_t>(in)].dead;
+      for (int p : step.control) dead = dead || frame->dead_steps_[static_cast<size_t>(p)];
+    }
+    frame->dead_steps_[t] = dead;
+    for (int o = 0; o < c.num_outputs(); ++o) {
+      dead ? c.SetOutputDead(o) : c.SetOutputAlive(o);
+    }
+    if (dead) return absl::OkStatus();
+  }
+  for (int i : step.must_be_initialized) {
+    // Through a Merge of references a slot may hold none.
+    const Variable* v = c.variable(i);
+    if (v && !v->initialized()) {
+      return FailedPrecondition("Attempting to use uninitialized value ", v->name(), " (",
+                                Describe(step.node), " reads it)");
+    }
+  }
+  if (context.deadline != absl::InfiniteFuture() && absl::Now() > context.deadline) {
+    return DeadlineExceeded("the run's deadline passed before ", Describe(step.node));
+  }
+  absl::Status status;
+  if (kGpu) {
+    for (int e : step.waits) {
+      GpuEvent& event = frame->events_[static_cast<size_t>(e)];
+      if (event) status = gpus_.front()->Synchronize(event);
+      if (!status.ok()) return Annotate(status, Describe(step.node));
+    }
+    if (step.kind != Kind::kKernel) {
+      return Annotate(RunCopy(frame, t), absl::StrCat("copying ", Describe(step.node)));
+    }
+    if (step.gpu) MemoryTag::set(&step.node->name());
+  }
+  if (step.restores) {
+    if (step.validate_shape) status = c.variable(0)->CheckAssign(c.input(1).shape());
+    c.SetOutputVariable(0, c.variable(0));
+    frame->restored_.push_back(&c);
+  } else {
+    status = step.kernel->Compute(&c);
+  }
+  if (!status.ok()) return Annotate(status, Describe(step.node));
+  return status;
+}
+
+absl::Status Plan::RunSteps(Frame* frame, const RunContext& context) const {
+  frame->restored_.clear();  // Of a Run that failed.
+  if (!gpus_.empty()) {
+    const MemoryTag tag(nullptr);  // Each step sets its own.
+    FERRY_RETURN_IF_ERROR(RunGpuSteps(frame, context));
+  } else {
+    for (size_t t = 0; t < steps_.size(); ++t) {
+      absl::Status status = RunStep<false>(frame, t, context);
+      if (!status.ok()) return status;
+    }
+  }
+  if (context.deadline != absl::InfiniteFuture() && absl::Now() > context.deadline) {
     return DeadlineExceeded("the run's deadline passed in its last step, ",
                             Describe(steps_.back().node));
   }
-  Commit(frame);
+  return Commit(frame);
+}
+
+// ---- GPUs ----
+
+namespace {
+
+// Copies so small go on the compute stream itself: fewer calls, and nothing to overlap.
+constexpr size_t kSmallCopy = size_t{64} << 10;
+
+}  // namespace
+
+// A copy step's work. Memory on the device is the compute stream's, so a copy on another stream
+// begins after what that stream has been given, and what uses the copy waits for its event.
+absl::Status Plan::RunCopy(Frame* frame, size_t t) const {
+  const Step& step = steps_[t];
+  KernelContext& c = frame->contexts_[t];
+  const Tensor& from = c.input(0);
+  GpuDevice* const gpu = step.gpu;
+  const size_t n = from.bytes();
+  const bool small = n <= kSmallCopy;
+  GpuEvent* const event = &frame->events_[static_cast<size_t>(step.event)];
+  const MemoryTag tag(&step.node->name());
+  FERRY_ASSIGN_OR_RETURN(Tensor * to, c.AllocateOutput(0, from.shape()));
+  switch (step.kind) {
+    case Kind::kKernel:
+      break;
+    case Kind::kPeer:
+      return gpu->CopyFromPeer(to->raw(), step.peer, from.raw(), n);
+    case Kind::kToDevice: {
+      if (n == 0) return absl::OkStatus();
+      // The last Run's copy has read the staging memory long ago, as a rule.
+      FERRY_RETURN_IF_ERROR(gpu->Synchronize(*event));
+      BufferRef& staging = frame->staging_[static_cast<size_t>(step.event)];
+      if (!staging || staging->capacity() < n) {
+        staging.reset();
+        FERRY_ASSIGN_OR_RETURN(staging, PinnedAllocator()->Allocate(n));
+      }
+      std::memcpy(staging->data(), from.raw(), n);
+      const GpuStream stream = small ? GpuStream::kCompute : GpuStream::kToDevice;
+      if (!small) FERRY_RETURN_IF_ERROR(gpu->Order(GpuStream::kCompute, stream));
+      FERRY_RETURN_IF_ERROR(gpu->CopyToDevice(stream, to->raw(), staging->data(), n));
+      FERRY_RETURN_IF_ERROR(gpu->Record(stream, event));
+      return small ? absl::OkStatus() : gpu->Wait(GpuStream::kCompute, *event);
+    }
+    case Kind::kToHost: {
+      const GpuStream stream = small ? GpuStream::kCompute : GpuStream::kToHost;
+      if (!small) FERRY_RETURN_IF_ERROR(gpu->Order(GpuStream::kCompute, stream));
+      FERRY_RETURN_IF_ERROR(gpu->CopyToHost(stream, to->raw(), from.raw(), n));
+      FERRY_RETURN_IF_ERROR(gpu->Record(stream, event));
+      // Another Run may be about to change a variable.
+      if (!small && c.variable(0)) return gpu->Wait(GpuStream::kCompute, *event);
+      return absl::OkStatus();
+    }
+  }
+  return absl::OkStatus();
+}
+
+// What a captured graph depends on beyond the frame's own memory: where variables and the copies of
+// feeds lie, their shapes, and the values that kernels read on the host. False if it can't be told.
+bool Plan::Boundary(const Frame& frame, std::vector<uint64_t>* out) const {
+  out->clear();
+  for (int i : boundary_) {
+    const Slot& slot = frame.slots_[static_cast<size_t>(i)];
+    if (slot.variable && !slot.variable->initialized()) return false;
+    const Tensor& t = slot.variable ? slot.variable->tensor() : slot.tensor;
+    out->push_back(static_cast<uint64_t>(t.rank()));
+    for (int64_t d : t.shape().dims()) out->push_back(static_cast<uint64_t>(d));
+    if (t.buffer()->gpu()) {
+      out->push_back(reinterpret_cast<uint64_t>(t.raw()));
+      continue;
+    }
+    if (t.bytes() > 1024 || t.dtype() == DType::kString) return false;
+    const size_t at = out->size();
+    out->resize(at + (t.bytes() + 7) / 8);
+    std::memcpy(out->data() + at, t.raw(), t.bytes());
+  }
+  return true;
+}
+
+absl::Status Plan::RunPart(Frame* frame, const RunContext& context, Part part) const {
+  for (size_t t = 0; t < steps_.size(); ++t) {
+    const bool now = steps_[t].part == part ||
+                     (part == Part::kCaptured && steps_[t].part == Part::kSkipped);
+    if (now) FERRY_RETURN_IF_ERROR(RunStep<true>(frame, t, context));
+  }
+  return absl::OkStatus();
+}
+
+// Lets what has to come before the graph's updates of variables come.
+absl::Status Plan::BeforeUpdates(Frame* frame) const {
+  for (size_t t = 0; t < steps_.size(); ++t) {
+    for (int i : steps_[t].written) {
+      Variable* v = frame->contexts_[t].variable(i);
+      if (!v->update_hook()) continue;
+      MutexLock lock(&v->mu());
+      v->MutableTensor();
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Plan::Capture(Frame* frame, const RunContext& context) const {
+  GpuDevice* const gpu = gpus_.front();
+  FERRY_RETURN_IF_ERROR(BeforeUpdates(frame));
+  FERRY_RETURN_IF_ERROR(gpu->BeginCapture(&frame->run_.capture_stream));
+  absl::Status status = RunPart(frame, context, Part::kCaptured);
+  frame->run_.capture_stream = nullptr;
+  if (!status.ok()) {
+    gpu->AbandonCapture();
+    return status;
+  }
+  FERRY_ASSIGN_OR_RETURN(frame->graph_, gpu->EndCapture());
+  return absl::OkStatus();
+}
+
+absl::Status Plan::RunGpuSteps(Frame* frame, const RunContext& context) const {
+  // Runs that are alike before one is captured: the first ones allocate.
+  constexpr int kWarmUp = 2;
+  if (!replayable_ || frame->unreplayable_) {
+    for (size_t t = 0; t < steps_.size(); ++t) {
+      FERRY_RETURN_IF_ERROR(RunStep<true>(frame, t, context));
+    }
+  } else {
+    FERRY_RETURN_IF_ERROR(RunPart(frame, context, Part::kBefore));
+    const bool known = Boundary(*frame, &frame->now_);
+    if (!known || frame->now_ != frame->boundary_) {
+      frame->graph_.reset();
+      frame->alike_ = 0;
+      std::swap(frame->boundary_, frame->now_);
+      if (!known) frame->boundary_.clear();
+    } else {
+      ++frame->alike_;
+    }
+    GpuDevice* const gpu = gpus_.front();
+    if (!frame->graph_ && frame->alike_ >= kWarmUp) {
+      // Where capturing fails, the steps are run one by one, which tells what there is to tell.
+      absl::Status status = Capture(frame, context);
+      if (!status.ok() && !absl::IsFailedPrecondition(status)) frame->unreplayable_ = true;
+    }
+    if (frame->graph_) {
+      FERRY_RETURN_IF_ERROR(BeforeUpdates(frame));
+      FERRY_RETURN_IF_ERROR(gpu->Launch(frame->graph_.get()));
+    } else {
+      FERRY_RETURN_IF_ERROR(RunPart(frame, context, Part::kCaptured));
+    }
+    FERRY_RETURN_IF_ERROR(RunPart(frame, context, Part::kAfter));
+  }
+  for (int e : fetch_waits_) {
+    GpuEvent& event = frame->events_[static_cast<size_t>(e)];
+    if (event) FERRY_RETURN_IF_ERROR(gpus_.front()->Synchronize(event));
+  }
   return absl::OkStatus();
 }
 
 // Gives the variables of the restoring Assigns since the last commit their values. Other Runs'
 // steps, and saves in graphs, come before or after all of it.
-void Plan::Commit(Frame* frame) const ABSL_NO_THREAD_SAFETY_ANALYSIS {
-  if (frame->restored_.empty()) return;
+absl::Status Plan::Commit(Frame* frame) const ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  if (frame->restored_.empty()) return absl::OkStatus();
+  absl::Status status;
   std::vector<Variable*> variables;
   for (const KernelContext* c : frame->restored_) variables.push_back(c->variable(0));
   const VariableLocks locks(absl::MakeSpan(variables));
@@ -184,12 +374,13 @@ void Plan::Commit(Frame* frame) const ABSL_NO_THREAD_SAFETY_ANALYSIS {
     Variable* v = c->variable(0);
     const Tensor& value = c->input(1);
     if (v->initialized() && v->tensor().shape() == value.shape()) {
-      c->Copy(value, v->MutableTensor());  // The address stays.
+      KeepFirst(&status, c->Copy(value, v->MutableTensor()));  // The address stays.
     } else {
       v->Adopt(value);
     }
   }
   frame->restored_.clear();
+  return status;
 }
 
 namespace {

@@ -53,7 +53,8 @@ class Plan {
   };
   using KernelLookup = std::function<absl::StatusOr<const NodeKernel*>(Node*)>;
 
-  // `lookup`'s results must outlive the plan. With `replay`, see ReplayState in plan.cc.
+  // `lookup`'s results must outlive the plan. With `replay`, plans whose
+  // steps are all on one GPU are captured after their first Runs and replayed.
   static absl::StatusOr<std::unique_ptr<Plan>> Make(const Graph& graph, Signature signature,
                                                     const KernelLookup& lookup, bool replay);
   ~Plan();
@@ -69,7 +70,7 @@ class Plan {
  private:
   friend class Frame;
   friend class PlanMaker;
-  Plan() = default;
+  Plan();
 
   // A copy between memories is a step of its own, with one input and one output. Copies to the
   // device and to the host pass through pinned memory, on the streams for them.
@@ -91,7 +92,8 @@ class Plan {
     GpuDevice* gpu = nullptr;   // Runs it (the device's end of a copy); null: the CPU.
     GpuDevice* peer = nullptr;  // Of kPeer: where the input lies.
     DType copied = DType::kInvalid;
-    int event = -1;             // Of kToHost: the frame's event that tells when it is done.
+    bool alone = false;         // Its output's memory is not to be used again by the plan.
+    int event = -1;             // Of a copy: the frame's event that tells when it is done.
     std::vector<int> waits;     // Such events, which the host waits for before this step.
     std::vector<int> written;   // Inputs: references through which a GPU kernel writes.
     std::vector<int> inputs;         // Slots.
@@ -111,11 +113,14 @@ class Plan {
 
   absl::Status RunSteps(Frame* frame, const RunContext& context) const;
   absl::Status Commit(Frame* frame) const;
-  absl::Status RunGpuSteps(Frame* frame, const RunContext& context) const;
+  template <bool kGpu>
   absl::Status RunStep(Frame* frame, size_t t, const RunContext& context) const;
+  absl::Status RunGpuSteps(Frame* frame, const RunContext& context) const;
+  absl::Status RunPart(Frame* frame, const RunContext& context, Part part) const;
   absl::Status RunCopy(Frame* frame, size_t t) const;
+  bool Boundary(const Frame& frame, std::vector<uint64_t>* out) const;
+  absl::Status BeforeUpdates(Frame* frame) const;
   absl::Status Capture(Frame* frame, const RunContext& context) const;
-  absl::Status Replay(Frame* frame, const RunContext& context) const;
   absl::Status Fetch(Frame* frame, std::vector<Tensor>* fetches) const;
   absl::StatusOr<Frame*> AcquireFrame(const RunContext& context) const;
   void ReleaseFrame(Frame* frame) const;
@@ -131,6 +136,8 @@ class Plan {
   std::vector<Allocator*> register_allocators_;
   std::vector<GpuDevice*> gpus_;  // That steps run on, or copy to or from.
   int num_events_ = 0;
+  std::vector<int> fetch_waits_;  // Events that the host waits for before it fetches.
+  std::vector<int> boundary_;     // Slots on which a captured graph depends.
   bool replayable_ = false;
 
   // Frames that no Run uses now. The common case, one thread, is an exchange of `idle_`.

@@ -37,8 +37,9 @@ constexpr int kForever = std::numeric_limits<int>::max();
 
 class PlanMaker {
  public:
-  PlanMaker(const Graph& graph, Plan::Signature signature, const Plan::KernelLookup& lookup)
-      : graph_(graph), lookup_(lookup), plan_(new Plan) {
+  PlanMaker(const Graph& graph, Plan::Signature signature, const Plan::KernelLookup& lookup,
+            bool replay)
+      : graph_(graph), lookup_(lookup), replay_(replay), plan_(new Plan) {
     plan_->signature_ = std::move(signature);
   }
 
@@ -48,6 +49,7 @@ class PlanMaker {
     FERRY_RETURN_IF_ERROR(Order());
     FERRY_RETURN_IF_ERROR(MakeSteps());
     MarkDeadness();
+    if (!plan_->gpus_.empty()) FindParts();
     AssignMemory();
     return std::move(plan_);
   }
@@ -247,7 +249,9 @@ class PlanMaker {
   // ---- Steps and slots ----
   absl::Status MakeSteps() {
     const Plan::Signature& sig = plan_->signature_;
-    for (size_t i = 0; i < sig.feeds.size(); ++i) plan_->feed_slots_.push_back(NewSlot());
+    for (const Output& feed : sig.feeds) {
+      plan_->feed_slots_.push_back(NewSlot(BaseType(feed.dtype()), nullptr, -1));
+    }
     std::vector<std::string> missing;
     absl::flat_hash_map<const Node*, int> first_slot;
     auto slot_of = [&](const Output& o) {
@@ -255,7 +259,9 @@ class PlanMaker {
       if (fed != fed_.end()) return plan_->feed_slots_[static_cast<size_t>(fed->second)];
       return first_slot.at(o.node) + o.index;
     };
+    std::vector<size_t> first_step;  // Of each place in order_: its copies come before it.
     for (Node* n : order_) {
+      first_step.push_back(plan_->steps_.size());
       absl::StatusOr<const Plan::NodeKernel*> kernel = lookup_(n);
       if (!kernel.ok()) {
         // All that is missing is told at once; other errors at once.
@@ -273,35 +279,144 @@ class PlanMaker {
       if (step.restores) {
         FERRY_ASSIGN_OR_RETURN(step.validate_shape, GetAttr<bool>(n->attrs(), "validate_shape"));
       }
+      step.gpu = (*kernel)->gpu;
+      if (step.gpu) UsesGpu(step.gpu);
+      FERRY_ASSIGN_OR_RETURN(const Placement placed, PlacementOf(*n, **kernel));
       for (int i = 0; i < n->num_inputs(); ++i) {
         const Output& in = n->input(i);
-        step.inputs.push_back(slot_of(in));
+        int slot = slot_of(in);
         if (fed_.contains(in) && IsRef(n->input_types()[static_cast<size_t>(i)])) {
           return InvalidArgument(Describe(n), " needs the variable '", in.node->name(),
                                  "' itself, but tensor ", in.name(), " is fed a value");
         }
-        if (IsRef(in.dtype()) && !fed_.contains(in)) {
-          plan_->touches_variables_ = true;
-          if (!n->info()->def.allows_uninitialized_input()) step.must_be_initialized.push_back(i);
+        const bool reference = IsRef(in.dtype()) && !fed_.contains(in);
+        if (reference) plan_->touches_variables_ = true;
+        GpuDevice* const home = homes_[static_cast<size_t>(slot)];
+        if (placed.inputs[static_cast<size_t>(i)] != Where::kAny &&
+            home != (placed.inputs[static_cast<size_t>(i)] == Where::kHost ? nullptr : step.gpu)) {
+          if (IsRef(n->input_type(i))) {
+            return InvalidArgument(Describe(n), " is placed on another device than the variable '",
+                                   in.node->name(), "' that it takes");
+          }
+          const bool to_host = placed.inputs[static_cast<size_t>(i)] == Where::kHost;
+          slot = Bring(slot, to_host ? nullptr : step.gpu, in.node, step.restores);
+        } else if (reference && !n->info()->def.allows_uninitialized_input()) {
+          step.must_be_initialized.push_back(i);
         }
+        const int event = arrives_[static_cast<size_t>(slot)];
+        if (event >= 0) step.waits.push_back(event);
+        step.inputs.push_back(slot);
+        if (step.gpu && IsRef(n->input_type(i)) && WritesVariable(n)) step.written.push_back(i);
       }
       step.outputs = plan_->num_slots_;
       first_slot[n] = step.outputs;
-      for (int o = 0; o < n->num_outputs(); ++o) NewSlot();
+      const int index = static_cast<int>(plan_->steps_.size());
+      for (int o = 0; o < n->num_outputs(); ++o) {
+        NewSlot(n->output_type(o),
+                placed.outputs[static_cast<size_t>(o)] == Where::kDevice ? step.gpu : nullptr,
+                index);
+      }
       step.registers.assign(static_cast<size_t>(n->num_outputs()), -1);
       step.once = n->op() == "Const" || n->op() == "VariableV2" || n->op() == "Variable";
       if (n->op() == "VariableV2" || n->op() == "Variable") plan_->touches_variables_ = true;
       step_of_[n] = static_cast<int>(plan_->steps_.size());
       in_place_.push_back((*kernel)->def->in_place);
+      replayable_.push_back((*kernel)->def->replayable);
       plan_->steps_.push_back(std::move(step));
     }
     if (!missing.empty()) return Unimplemented(absl::StrJoin(missing, "; "));
-    for (const size_t t : commits_) plan_->steps_[t].commit = true;
-    for (const Output& o : sig.fetches) plan_->fetch_slots_.push_back(slot_of(o));
+    for (const size_t t : commits_) plan_->steps_[first_step[t]].commit = true;
+    for (const Output& o : sig.fetches) {
+      int slot = slot_of(o);
+      if (homes_[static_cast<size_t>(slot)]) slot = Bring(slot, nullptr, o.node, false);
+      plan_->fetch_slots_.push_back(slot);
+      const int event = arrives_[static_cast<size_t>(slot)];
+      if (event >= 0) plan_->fetch_waits_.push_back(event);
+    }
     return absl::OkStatus();
   }
 
-  int NewSlot() { return plan_->num_slots_++; }
+  int NewSlot(DType type, GpuDevice* home, int maker) {
+    types_.push_back(type);
+    homes_.push_back(home);
+    makers_.push_back(maker);
+    arrives_.push_back(-1);
+    return plan_->num_slots_++;
+  }
+
+  void UsesGpu(GpuDevice* gpu) {
+    std::vector<GpuDevice*>& gpus = plan_->gpus_;
+    if (std::find(gpus.begin(), gpus.end(), gpu) == gpus.end()) gpus.push_back(gpu);
+  }
+
+  // Where a kernel wants its inputs and puts its outputs.
+  enum class Where { kHost, kDevice, kAny };
+  struct Placement {
+    std::vector<Where> inputs, outputs;
+  };
+  static absl::StatusOr<Placement> PlacementOf(const Node& n, const Plan::NodeKernel& kernel) {
+    const Where usual = kernel.gpu ? Where::kDevice : Where::kHost;
+    Placement p;
+    p.inputs.assign(static_cast<size_t>(n.num_inputs()), usual);
+    p.outputs.assign(static_cast<size_t>(n.num_outputs()), usual);
+    const auto set = [&n](const auto& args, const std::vector<std::string>& names, Where where,
+                          std::vector<Where>* out) -> absl::Status {
+      if (names.empty()) return absl::OkStatus();
+      FERRY_ASSIGN_OR_RETURN(const auto ranges, ArgRanges(args, n.attrs()));
+      for (int a = 0; a < args.size(); ++a) {
+        if (std::find(names.begin(), names.end(), args[a].name()) == names.end()) continue;
+        const auto [start, count] = ranges[static_cast<size_t>(a)];
+        std::fill_n(out->begin() + start, count, where);
+      }
+      return absl::OkStatus();
+    };
+    const proto::OpDef& def = n.info()->def;
+    if (kernel.gpu) {
+      FERRY_RETURN_IF_ERROR(
+          set(def.input_arg(), kernel.def->host_memory, Where::kHost, &p.inputs));
+      FERRY_RETURN_IF_ERROR(
+          set(def.output_arg(), kernel.def->host_memory, Where::kHost, &p.outputs));
+    }
+    FERRY_RETURN_IF_ERROR(set(def.input_arg(), kernel.def->any_memory, Where::kAny, &p.inputs));
+    return p;
+  }
+
+  // The slot of `slot`'s value in the memory of `to` (null: the host's): of a copy that is there
+  // already, or of a step that is added. A variable is copied anew each time, since it may have
+  // changed. `alone`: the copy's memory is to become a variable's.
+  int Bring(int slot, GpuDevice* to, Node* of, bool alone) {
+    const size_t from = static_cast<size_t>(slot);
+    const bool is_variable = IsRef(types_[from]);
+    const auto key = std::make_pair(slot, to);
+    auto known = copies_.find(key);
+    if (known != copies_.end() && !alone) return known->second;
+    Plan::Step step;
+    step.node = of;
+    step.kind = !homes_[from] ? Plan::Kind::kToDevice
+                : !to         ? Plan::Kind::kToHost
+                              : Plan::Kind::kPeer;
+    step.gpu = to ? to : homes_[from];
+    if (step.kind == Plan::Kind::kPeer) step.peer = homes_[from];
+    UsesGpu(step.gpu);
+    step.copied = BaseType(types_[from]);
+    step.alone = alone;
+    step.event = plan_->num_events_++;
+    step.inputs.push_back(slot);
+    step.registers.push_back(-1);
+    if (is_variable) step.must_be_initialized.push_back(0);
+    if (arrives_[from] >= 0) step.waits.push_back(arrives_[from]);
+    step.once = makers_[from] >= 0 && plan_->steps_[static_cast<size_t>(makers_[from])].once &&
+                !is_variable && !alone;
+    const int event = step.kind == Plan::Kind::kToHost ? step.event : -1;
+    step.outputs = NewSlot(step.copied, to, static_cast<int>(plan_->steps_.size()));
+    const int copy = step.outputs;
+    arrives_[static_cast<size_t>(copy)] = event;
+    if (!is_variable && !alone) copies_[key] = copy;
+    in_place_.emplace_back();
+    replayable_.push_back(true);
+    plan_->steps_.push_back(std::move(step));
+    return copy;
+  }
 
   void MarkDeadness() {
     for (Plan::Step& s : plan_->steps_) {
@@ -313,6 +428,11 @@ class PlanMaker {
         s.may_be_dead = true;
         if (control && from.may_be_dead) s.control.push_back(it->second);
       };
+      if (s.kind != Plan::Kind::kKernel) {
+        if (makers_[static_cast<size_t>(s.inputs[0])] >= 0) consider(s.node, false);
+        if (s.may_be_dead) s.once = false;
+        continue;
+      }
       for (const Output& in : s.node->inputs()) {
         if (!fed_.contains(in)) consider(in.node, false);
       }
@@ -321,7 +441,91 @@ class PlanMaker {
     }
   }
 
+  // ---- Replaying ----
+
+  static bool TellsShape(const Node* n) {
+    return n->op() == "Shape" || n->op() == "ShapeN" || n->op() == "Size" || n->op() == "Rank";
+  }
+
+  // Decides whether the plan can be replayed, and sorts its steps into parts.
+  void FindParts() {
+    using Part = Plan::Part;
+    if (!replay_ || plan_->gpus_.size() != 1) return;
+    std::vector<Plan::Step>& steps = plan_->steps_;
+    const auto part_of = [&](int slot) {
+      const int maker = makers_[static_cast<size_t>(slot)];
+      return maker < 0 ? Part::kBefore : steps[static_cast<size_t>(maker)].part;
+    };
+    bool any_captured = false;
+    absl::flat_hash_set<int> boundary;
+    for (Plan::Step& s : steps) {
+      if (s.may_be_dead || s.restores || s.commit) return;
+      bool all_skipped = true, needs_gpu = false, needs_after = false;
+      for (int in : s.inputs) {
+        const Part p = part_of(in);
+        all_skipped = all_skipped && p == Part::kSkipped;
+        needs_gpu = needs_gpu || p == Part::kCaptured || p == Part::kAfter;
+        needs_after = needs_after || p == Part::kAfter;
+      }
+      if (s.once) {
+        s.part = Part::kSkipped;
+        if (IsRef(types_[static_cast<size_t>(s.outputs)])) boundary.insert(s.outputs);
+        continue;
+      }
+      switch (s.kind) {
+        case Plan::Kind::kPeer:
+          return;
+        case Plan::Kind::kToDevice:
+          if (needs_gpu) return;
+          s.part = all_skipped ? Part::kSkipped : Part::kBefore;
+          if (s.part == Part::kBefore) boundary.insert(s.outputs);
+          continue;
+        case Plan::Kind::kToHost:
+          // A variable is to be copied as it is then; at the end, for a fetch, that is always so.
+          if (IsRef(types_[static_cast<size_t>(s.inputs[0])]) && !IsFetch(s.outputs)) return;
+          s.part = Part::kAfter;
+          continue;
+        case Plan::Kind::kKernel:
+          break;
+      }
+      const Node* n = s.node;
+      if (s.gpu) {
+        if (TellsShape(n) || n->op() == "NoOp") {
+          s.part = Part::kSkipped;
+          continue;
+        }
+        if (needs_after || !replayable_[static_cast<size_t>(&s - steps.data())]) return;
+        s.part = Part::kCaptured;
+        any_captured = true;
+        for (int in : s.inputs) {
+          // A value that the kernel reads on the host and that may differ from Run to Run.
+          if (!homes_[static_cast<size_t>(in)] && part_of(in) == Part::kBefore) {
+            boundary.insert(in);
+          }
+        }
+        continue;
+      }
+      if (n->info()->def.is_stateful()) return;
+      for (int in : s.inputs) {
+        if (IsRef(types_[static_cast<size_t>(in)])) return;
+      }
+      s.part = all_skipped ? Part::kSkipped : needs_gpu ? Part::kAfter : Part::kBefore;
+    }
+    plan_->replayable_ = any_captured;
+    plan_->boundary_.assign(boundary.begin(), boundary.end());
+    std::sort(plan_->boundary_.begin(), plan_->boundary_.end());
+  }
+
+  bool IsFetch(int slot) const {
+    const std::vector<int>& f = plan_->fetch_slots_;
+    return std::find(f.begin(), f.end(), slot) != f.end();
+  }
+
   // ---- Memory ----
+  DType OutputType(const Plan::Step& s, size_t o) const {
+    return types_[static_cast<size_t>(s.outputs) + o];
+  }
+
   int Find(int slot) {
     while (parent_[static_cast<size_t>(slot)] != slot) {
       int& p = parent_[static_cast<size_t>(slot)];
@@ -373,20 +577,31 @@ class PlanMaker {
       for (size_t o = 0; o < s.registers.size(); ++o) {
         const size_t slot = static_cast<size_t>(s.outputs) + o;
         last_use_[slot] = std::max(last_use_[slot], static_cast<int>(t));
-        if (s.once || IsRef(s.node->output_type(static_cast<int>(o)))) {
+        if (s.once || IsRef(OutputType(s, o))) {
           foreign_[slot] = true;
           kept_[slot] = true;
         }
+        // What isn't made again when the plan is replayed has to stay.
+        if (plan_->replayable_ && s.part == Plan::Part::kSkipped) {
+          foreign_[slot] = true;
+          last_use_[slot] = kForever;
+        }
+      }
+      if (s.kind != Plan::Kind::kKernel) {
+        // A copy's memory is its own: the next Run's copy needs only wait for this Run. What it
+        // reads stays until somebody has waited for it.
+        last_use_[static_cast<size_t>(s.outputs)] = kForever;
+        last_use_[static_cast<size_t>(s.inputs[0])] = kForever;
       }
     }
     for (int s : plan_->fetch_slots_) last_use_[static_cast<size_t>(s)] = kForever;
     for (const Plan::Step& s : steps) {
       if (s.is_merge) {
         for (int in : s.inputs) Union(in, s.outputs);
-      } else if (IsSwitch(s.node)) {
+      } else if (s.kind == Plan::Kind::kKernel && IsSwitch(s.node)) {
         Union(s.inputs[0], s.outputs);
         Union(s.inputs[0], s.outputs + 1);
-      } else if (s.node->info()->aliases_input >= 0) {
+      } else if (s.kind == Plan::Kind::kKernel && s.node->info()->aliases_input >= 0) {
         Union(s.inputs[static_cast<size_t>(s.node->info()->aliases_input)], s.outputs);
       }
     }
@@ -412,21 +627,27 @@ class PlanMaker {
     for (size_t t = 0; t < steps.size(); ++t) {
       Plan::Step& s = plan_->steps_[t];
       for (size_t o = 0; o < s.registers.size(); ++o) {
-        const DType type = s.node->output_type(static_cast<int>(o));
+        const DType type = OutputType(s, o);
+        const bool copy = s.kind != Plan::Kind::kKernel;
         // A restored value goes to its variable, and isn't kept from Run to Run.
-        if (s.once || IsRef(type) || ElementSize(type) == 0 || IsSwitch(s.node) ||
-            s.node->op() == "RestoreV2" ||
-            (o == 0 && (s.is_merge || s.node->info()->aliases_input >= 0))) {
+        if (s.once || s.alone || IsRef(type) || ElementSize(type) == 0 ||
+            (!copy && (IsSwitch(s.node) || s.node->op() == "RestoreV2" ||
+                       (o == 0 && (s.is_merge || s.node->info()->aliases_input >= 0))))) {
           continue;
         }
-        const int64_t bytes = EstimateBytes(s.node, static_cast<int>(o));
+        GpuDevice* const home = homes_[static_cast<size_t>(s.outputs) + o];
+        Allocator* const allocator = home   ? home->allocator()
+                                     : copy ? PinnedAllocator()
+                                            : HostAllocator::Get();
+        const int64_t bytes = copy ? 0 : EstimateBytes(s.node, static_cast<int>(o));
         // The free register nearest in size.
         size_t best = free.size();
         auto distance = [&](int64_t have) {
           return have > bytes ? have / std::max<int64_t>(bytes, 1)
                               : bytes / std::max<int64_t>(have, 1);
         };
-        for (size_t f = free.size(); f-- > 0;) {
+        for (size_t f = free.size(); f-- > 0 && !copy;) {
+          if (plan_->register_allocators_[static_cast<size_t>(free[f].reg)] != allocator) continue;
           if (best == free.size() || distance(free[f].bytes) < distance(free[best].bytes)) best = f;
         }
         int reg;
@@ -435,6 +656,7 @@ class PlanMaker {
           free.erase(free.begin() + static_cast<std::ptrdiff_t>(best));
         } else {
           reg = plan_->num_registers_++;
+          plan_->register_allocators_.push_back(allocator);
           reg_bytes.push_back(0);
         }
         reg_bytes[static_cast<size_t>(reg)] = std::max(reg_bytes[static_cast<size_t>(reg)], bytes);
@@ -445,12 +667,17 @@ class PlanMaker {
       for (int reg : ending[t]) free.push_back({reg_bytes[static_cast<size_t>(reg)], reg});
     }
     for (int s : plan_->fetch_slots_) {
-      plan_->fetch_shares_.push_back(!kept_[static_cast<size_t>(Find(s))]);
+      // Pinned memory is not for the caller to keep.
+      const int maker = makers_[static_cast<size_t>(s)];
+      const bool copied =
+          maker >= 0 && plan_->steps_[static_cast<size_t>(maker)].kind != Plan::Kind::kKernel;
+      plan_->fetch_shares_.push_back(!copied && !kept_[static_cast<size_t>(Find(s))]);
     }
   }
 
   const Graph& graph_;
   const Plan::KernelLookup& lookup_;
+  const bool replay_;
   std::unique_ptr<Plan> plan_;
   absl::flat_hash_map<Output, int> fed_;
   absl::flat_hash_set<Node*> needed_;
@@ -460,6 +687,13 @@ class PlanMaker {
   std::vector<size_t> commits_;  // Places in order_ before which there is a commit.
   absl::flat_hash_map<const Node*, int> step_of_;
   std::vector<std::vector<int>> in_place_;  // As the kernels allow, by step.
+  std::vector<bool> replayable_;            // By step.
+  // By slot: its type; the GPU in whose memory it lies; the step that makes it, -1 for feeds; the
+  // event that tells when a copy to the host is done, -1 for others.
+  std::vector<DType> types_;
+  std::vector<GpuDevice*> homes_;
+  std::vector<int> makers_, arrives_;
+  absl::flat_hash_map<std::pair<int, GpuDevice*>, int> copies_;
   // By slot (of a class: at its root).
   std::vector<int> parent_, last_use_;
   std::vector<bool> foreign_;  // Memory that the run doesn't own: feeds, constants, variables.
@@ -467,8 +701,8 @@ class PlanMaker {
 };
 
 absl::StatusOr<std::unique_ptr<Plan>> Plan::Make(const Graph& graph, Signature signature,
-                                                 const KernelLookup& lookup) {
-  return PlanMaker(graph, std::move(signature), lookup).Make();
+                                                 const KernelLookup& lookup, bool replay) {
+  return PlanMaker(graph, std::move(signature), lookup, replay).Make();
 }
 
 }  // namespace ferry
