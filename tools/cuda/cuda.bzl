@@ -26,7 +26,7 @@ def _host_flags(ctx):
 
 def _nvcc_arguments(ctx, compiler, context):
     args = ctx.actions.args()
-    args.add_all(["-std=c++17", "--cudart=shared", "-ccbin", compiler])
+    args.add_all(["-std=c++17", "--cudart=shared", "-ccbin", compiler, "-I."])
     archs = ctx.attr._archs[_FlagInfo].value.split(",")
     args.add_all(["-gencode=arch=compute_%s,code=sm_%s" % (a, a) for a in archs])
     args.add("-gencode=arch=compute_%s,code=compute_%s" % (archs[-1], archs[-1]))
