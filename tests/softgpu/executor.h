@@ -31,9 +31,9 @@ class Kernel {
   std::vector<Parameter> params;
   uint32_t param_bytes = 0;
   uint32_t static_shared_bytes = 0;
-  uint32_t local_bytes = 0;      // for each thread
-  uint32_t max_threads = 1024;   // for each block: __launch_bounds__
-  uint32_t registers = 0;        // 32-bit PTX registers: more than a real compiler would use
+  uint32_t local_bytes = 0;     // for each thread
+  uint32_t max_threads = 1024;  // for each block: __launch_bounds__
+  uint32_t registers = 0;       // 32-bit PTX registers: more than a real compiler would use
   std::unique_ptr<Program> program;
 };
 
@@ -46,16 +46,16 @@ class Module {
 
   bool HasKernel(const std::string& name) const;
   // Null and `error` (names the line) where there is no such kernel or it uses what isn't known.
-  // The kernel lives as long as the module.
+  // The kernel is the module's.
   const Kernel* FindKernel(const std::string& name, std::string* error);
   // Where a __device__ or __constant__ variable lies on `device`. The first call for a device
   // allocates and initialises all variables of the module there.
   bool FindVariable(const std::string& name, Memory* memory, int device, uint64_t* address,
                     uint64_t* bytes, std::string* error);
+  // A line of the text without the spaces around it; they count from 1.
+  std::string Line(uint32_t number) const;
 
  private:
-  friend class Decoder;
-  friend class Machine;
   Module();
   struct State;
   std::unique_ptr<State> state_;
@@ -77,8 +77,8 @@ struct Launch {
 };
 
 struct Counts {
-  uint64_t instructions = 0;   // of threads
-  uint64_t bytes_read = 0;     // of global memory; lanes that read the same address count once
+  uint64_t instructions = 0;  // of threads
+  uint64_t bytes_read = 0;    // of global memory; lanes that read the same address count once
   uint64_t bytes_written = 0;
 };
 

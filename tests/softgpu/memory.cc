@@ -321,6 +321,12 @@ int Memory::DeviceOf(uint64_t address) const {
   return kHost;
 }
 
+void Memory::Initialise(uint64_t address, const void* bytes, uint64_t count) {
+  const Window* window = WindowOf(kAnyDevice, address);
+  std::memcpy(window->data + (address - window->base), bytes, count);
+  std::memset(window->state + (address - window->base), kAllocated | kInitialised, count);
+}
+
 void Memory::Forget(uint64_t address, uint64_t bytes) {
   const Window* window = WindowOf(kAnyDevice, address);
   if (!window || window == &pinned_) return;
@@ -482,8 +488,8 @@ Report Memory::Explain(const Actor& actor, int device, uint64_t address, uint64_
     const Allocation* a = Nearest(address + bad);
     const bool freed = a && a->freed && address + bad - a->address < a->bytes;
     report.kind = freed ? Report::kUseAfterFree : Report::kOutOfBounds;
-    report.text += bad ? Hex(address) + ", of which the last " + Bytes(bytes - bad) + " begin at "
-                       : "";
+    report.text +=
+        bad ? Hex(address) + ", of which the last " + Bytes(bytes - bad) + " begin at " : "";
     report.text += DescribeLocked(address + bad);
     return report;
   }
@@ -532,8 +538,7 @@ Report Memory::Copy(const Actor& actor, uint64_t to, uint64_t from, uint64_t byt
   std::memmove(sink, source, bytes);
   if (to_device && checked_source) {
     const Window* window = WindowOf(kAnyDevice, from);
-    std::memmove(target->state + (to - target->base), window->state + (from - window->base),
-                 bytes);
+    std::memmove(target->state + (to - target->base), window->state + (from - window->base), bytes);
   }
   return {};
 }

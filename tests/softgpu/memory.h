@@ -29,16 +29,16 @@ namespace softgpu {
 struct Report {
   enum Kind {
     kOk,
-    kOutOfBounds,    // also a null pointer, and memory of a device without peer access
+    kOutOfBounds,  // also a null pointer, and memory of a device without peer access
     kUseAfterFree,
     kUninitialised,
     kMisaligned,
     kRace,
-    kBarrier,        // a barrier or .sync instruction that some threads never reach
-    kBudget,         // more instructions than the launch may run
-    kAssert,         // a device-side assert or trap
-    kLaunch,         // a launch that no GPU would accept
-    kUnsupported,    // PTX that the interpreter does not know
+    kBarrier,      // a barrier or .sync instruction that some threads never reach
+    kBudget,       // more instructions than the launch may run
+    kAssert,       // a device-side assert or trap
+    kLaunch,       // a launch that no GPU would accept
+    kUnsupported,  // PTX that the interpreter does not know
   };
   Kind kind = kOk;
   std::string text;  // several lines, for people; no newline at the end
@@ -92,7 +92,7 @@ class Actor {
 
 enum class Access {
   kRead,
-  kCopy,   // a read for which bytes may be uninitialised
+  kCopy,  // a read for which bytes may be uninitialised
   kWrite,
   kAtomic  // a read and a write; atomics race with nothing but plain accesses, also of this kind
 };
@@ -113,8 +113,8 @@ class Memory {
   struct Allocation {
     uint64_t address = 0;
     uint64_t bytes = 0;
-    int device = kHost;       // kHost for pinned memory
-    uint64_t number = 0;      // counted from 1, device and pinned memory together
+    int device = kHost;   // kHost for pinned memory
+    uint64_t number = 0;  // counted from 1, device and pinned memory together
     bool freed = false;
     bool registered = false;  // host memory that the program pinned itself
     bool variable = false;    // a module's variable; no leak, and not counted in used()
@@ -149,6 +149,8 @@ class Memory {
   bool Find(uint64_t address, Allocation* allocation) const;
   // The device whose addresses `address` belongs to, allocated or not; else kHost.
   int DeviceOf(uint64_t address) const;
+  // Puts bytes into live device memory that nothing has used yet, as no actor's operation.
+  void Initialise(uint64_t address, const void* bytes, uint64_t count);
   // Makes bytes of live memory uninitialised and poisoned again.
   void Forget(uint64_t address, uint64_t bytes);
 
@@ -183,13 +185,14 @@ class Memory {
     uint64_t base = 0;
     uint64_t bytes = 0;
     uint8_t* data = nullptr;
-    uint8_t* state = nullptr;     // a byte for each byte
-    uint32_t* epochs = nullptr;   // two for each 4 bytes, or null: last writer, readers since
-    uint64_t next = 0;            // offset of the first byte never given out
+    uint8_t* state = nullptr;    // a byte for each byte
+    uint32_t* epochs = nullptr;  // two for each 4 bytes, or null: last writer, readers since
+    uint64_t next = 0;           // offset of the first byte never given out
   };
   static constexpr uint8_t kAllocated = 1;
   static constexpr uint8_t kInitialised = 2;
   static constexpr uint64_t kInitialised8 = 0x0303030303030303;
+  static constexpr uint64_t kFast = 1024;  // bytes of an access; less than the page after a state
 
   void MakeWindow(Window* window, uint64_t bytes, bool host);
   uint64_t Place(Window* window, uint64_t bytes, uint64_t offset);
@@ -212,11 +215,11 @@ class Memory {
   std::string DescribeLocked(uint64_t address) const;
 
   Options options_;
-  std::vector<Window> windows_;               // one a device
+  std::vector<Window> windows_;  // one a device
   Window pinned_;
-  std::map<uint64_t, Window> registered_;     // by the address of their first byte
+  std::map<uint64_t, Window> registered_;  // by the address of their first byte
   std::vector<std::vector<bool>> peers_;
-  mutable std::mutex mu_;                     // guards what follows, and registered_
+  mutable std::mutex mu_;                       // guards what follows, and registered_
   std::map<uint64_t, Allocation> allocations_;  // freed ones too, by address
   std::vector<uint64_t> used_;
   uint64_t count_ = 0;
@@ -235,17 +238,18 @@ inline uint8_t* Memory::At(const Actor& actor, int device, uint64_t address, uin
   const Window* window = WindowOf(device, address);
   if (!window) return nullptr;
   const uint64_t offset = address - window->base;
-  uint8_t* state = window->state + offset;
-  uint32_t state4;
-  uint64_t state8;
-  // All of it initialised: the most frequent case.
+  // All of it initialised is the most frequent case. The state never ends before a window does.
   bool ready = false;
-  if (bytes == 4) {
-    std::memcpy(&state4, state, 4);
-    ready = state4 == static_cast<uint32_t>(kInitialised8);
-  } else if (bytes == 8) {
-    std::memcpy(&state8, state, 8);
-    ready = state8 == kInitialised8;
+  if (bytes <= kFast) {
+    const uint8_t* state = window->state + offset;
+    uint64_t all = kInitialised8, eight = kInitialised8, i = 0;
+    for (; i + 8 <= bytes; i += 8) {
+      std::memcpy(&eight, state + i, 8);
+      all &= eight;
+    }
+    eight = kInitialised8;
+    if (i < bytes) std::memcpy(&eight, state + i, bytes - i);
+    ready = (all & eight) == kInitialised8;
   }
   if (!ready && !CheckState(*window, offset, bytes, kind, options_.uninitialised)) return nullptr;
   if (window->epochs && !CheckRace(actor, *window, offset, bytes, kind)) return nullptr;
