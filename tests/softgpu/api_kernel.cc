@@ -1,9 +1,7 @@
 // The runtime's calls for code: what programs register when they start, and launches.
 #include <cuda_runtime_api.h>
-#include <cxxabi.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -12,21 +10,12 @@
 
 #include "tests/softgpu/device_limits.h"
 #include "tests/softgpu/runtime.h"
+#include "tests/softgpu/text.h"
 
 namespace softgpu {
 namespace {
 
 using Lock = std::unique_lock<std::mutex>;
-
-// As in the source, without parameters.
-std::string ReadableName(const std::string& mangled) {
-  int status = 0;
-  char* text = abi::__cxa_demangle(mangled.c_str(), nullptr, nullptr, &status);
-  if (text == nullptr) return mangled;
-  std::string name = text;
-  std::free(text);
-  return name;
-}
 
 Dim3 ToDim3(dim3 d) { return {d.x, d.y, d.z}; }
 
@@ -73,7 +62,7 @@ cudaError_t LaunchKernel(const void* host, dim3 grid, dim3 block, void** argumen
     launch.device = thread->device;
     auto work = std::make_shared<Work>();
     work->kind = "kernel";
-    work->name = ReadableName(kernel.name);
+    work->name = Demangle(kernel.name);
     work->device = thread->device;
     work->run = [runtime, launch, parameters](const Actor& actor, double* us) {
       Launch now = launch;

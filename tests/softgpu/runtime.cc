@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "tests/softgpu/fatbin.h"
+#include "tests/softgpu/text.h"
 
 namespace softgpu {
 namespace {
@@ -73,7 +74,12 @@ Runtime::Runtime()
   memory.InstallFaultHandler();
 }
 
-void Runtime::Tell(const std::string& text) {
+void Runtime::Tell(std::string text) {
+  const size_t name = text.find("_Z");
+  if (name != std::string::npos) {
+    const size_t end = std::min(text.find_first_of(" ,:;\n", name), text.size());
+    text.replace(name, end - name, Demangle(text.substr(name, end - name)));
+  }
   reports.push_back(text);
   std::fprintf(stderr, "software GPU: %s\n", text.c_str());
   if (settings.exit_on_report) {

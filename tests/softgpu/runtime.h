@@ -153,7 +153,7 @@ class Runtime {
 
   // Tells what a check found: prints it, and ends the process if the settings say so. Otherwise
   // the caller makes an error of it.
-  void Tell(const std::string& text);
+  void Tell(std::string text);
   // A use of something that this GPU doesn't know, by name.
   cudaError_t Refuse(const std::string& what);
   // The device's sticky error.

@@ -1,6 +1,8 @@
-// Small helpers for the settings' text.
+// Small helpers for text.
 #ifndef FERRY_TESTS_SOFTGPU_TEXT_H_
 #define FERRY_TESTS_SOFTGPU_TEXT_H_
+
+#include <cxxabi.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -29,6 +31,16 @@ inline bool ParseNumber(const std::string& text, uint64_t* number) {
   }
   *number = std::strtoull(text.c_str(), nullptr, 10);
   return true;
+}
+
+// C++'s mangled names as in the source.
+inline std::string Demangle(const std::string& name) {
+  int status = 0;
+  char* const text = abi::__cxa_demangle(name.c_str(), nullptr, nullptr, &status);
+  if (text == nullptr) return name;
+  std::string readable = text;
+  std::free(text);
+  return readable;
 }
 
 }  // namespace softgpu

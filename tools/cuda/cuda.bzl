@@ -47,6 +47,7 @@ def _cuda_library_impl(ctx):
     deps = [dep[CcInfo] for dep in ctx.attr.deps]
     own = CcInfo(compilation_context = cc_common.create_compilation_context(
         headers = depset(ctx.files.hdrs),
+        quote_includes = depset(["."]),
     ))
     info = cc_common.merge_cc_infos(direct_cc_infos = [own], cc_infos = deps)
     context = info.compilation_context

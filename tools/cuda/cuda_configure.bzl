@@ -50,7 +50,7 @@ def _cuda_configure_impl(ctx):
         ctx.symlink(home + "/include", "include")
         build.append(_HEADERS)
     for name in _LIBRARIES:
-        linkopts = ["-L" + folder, "-Wl,-rpath," + folder, "-l" + name] if home else []
+        linkopts = ["-L" + folder, "-Wl,--enable-new-dtags,-rpath," + folder, "-l" + name] if home else []
         build.append(_LIBRARY.format(
             name = name,
             linkopts = linkopts,
