@@ -49,7 +49,7 @@ class Module {
   // The kernel is the module's.
   const Kernel* FindKernel(const std::string& name, std::string* error);
   // Where a __device__ or __constant__ variable lies on `device`. The first call for a device
-  // allocates and initialises all variables of the module there.
+  // allocates and initialises all variables of the module there. `memory` outlives the module.
   bool FindVariable(const std::string& name, Memory* memory, int device, uint64_t* address,
                     uint64_t* bytes, std::string* error);
   // A line of the text without the spaces around it; they count from 1.
