@@ -39,10 +39,6 @@ bool Get(const KernelConstruction& c, const char* name, T* out) {
   return value.ok();
 }
 
-std::string ShapeOf(const Input& in) {
-  return absl::StrCat("[", absl::StrJoin(absl::MakeConstSpan(in.dims, in.rank), ","), "]");
-}
-
 }  // namespace
 
 // ---- Setup ----
@@ -240,6 +236,14 @@ bool Register(Registration r) {
 }
 
 // ---- Shapes ----
+
+bool SameShape(const Input& a, const Input& b) {
+  return a.rank == b.rank && std::equal(a.dims, a.dims + a.rank, b.dims);
+}
+
+std::string ShapeOf(const Input& in) {
+  return absl::StrCat("[", absl::StrJoin(absl::MakeConstSpan(in.dims, in.rank), ","), "]");
+}
 
 bool MakeBroadcast(Call* c, const std::vector<Input>& operands, Broadcast* out) {
   int rank = 0;

@@ -84,15 +84,45 @@ __host__ __device__ inline bfloat16 Narrow<bfloat16>(float x) {
   return __float2bfloat16_rn(x);
 }
 
+// What holds the bits of any element of `kBytes` bytes, for kernels that only move them.
+template <int kBytes>
+struct StorageType;
+template <>
+struct StorageType<1> {
+  using type = uint8_t;
+};
+template <>
+struct StorageType<2> {
+  using type = uint16_t;
+};
+template <>
+struct StorageType<4> {
+  using type = uint32_t;
+};
+template <>
+struct StorageType<8> {
+  using type = uint64_t;
+};
+// The unsigned integer of T's size. Arithmetic on it wraps around, as that on signed ones should.
+template <typename T>
+using Unsigned = typename StorageType<sizeof(T)>::type;
+
 // ---- Vectors: kVector elements of T in 16 bytes ----
 
 template <typename T>
 inline constexpr int kVector = 16 / static_cast<int>(sizeof(T));
 
-template <typename T>
-struct alignas(16) Vector {
-  T v[kVector<T>];
+// As many elements as make 16 bytes of the larger one of two types.
+template <typename A, typename B>
+inline constexpr int kVectorOfBoth =
+    16 / static_cast<int>(sizeof(A) > sizeof(B) ? sizeof(A) : sizeof(B));
+
+template <typename T, int kN>
+struct alignas(sizeof(T) * kN) Elements {
+  T v[kN];
 };
+template <typename T>
+using Vector = Elements<T, kVector<T>>;
 
 // Whether all these may be read and written as vectors.
 inline bool Aligned(const void* a, const void* b = nullptr, const void* c = nullptr) {

@@ -185,6 +185,9 @@ struct Options {
 
 inline constexpr int kMaxDims = 8;
 
+bool SameShape(const Input& a, const Input& b);
+std::string ShapeOf(const Input& in);  // As messages have it: "[2,3]".
+
 // How two or three operands are read while an output is written in row-major order: dimensions that
 // behave alike are merged, so that most cases have one or two. Strides are in elements, 0 along
 // which the operand is broadcast. dims[0] is the outermost.
