@@ -21,9 +21,8 @@ cudaError_t CreateStream(const char* function, cudaStream_t* handle, unsigned fl
     stream->device = thread->device;
     stream->flags = flags;
     stream->priority = priority;
-    static int created = 0;
-    stream->queue =
-        runtime->queues.Create(thread->device, "stream " + std::to_string(++created));
+    stream->queue = runtime->queues.Create(thread->device, "stream");
+    stream->queue->name += " " + std::to_string(stream->queue->number);
     *handle = runtime->streams.Add(std::move(stream));
     return cudaSuccess;
   });
