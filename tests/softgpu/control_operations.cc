@@ -100,7 +100,46 @@ void Compare(Machine& m, const Instruction& in) {
   }
 }
 
+// Each half of d is all ones where the comparison of that half holds.
+template <typename F, typename T>
+void ComparePairs(Machine& m, const Instruction& in) {
+  const uint32_t *a = Lanes<uint32_t>(m, in.s[0]), *b = Lanes<uint32_t>(m, in.s[1]);
+  const auto half = [](uint32_t both, int shift) {
+    return ToFloat(T{static_cast<uint16_t>(both >> shift)});
+  };
+  Put<uint32_t>(m, in.d, [=](int i) {
+    return (F::Of(half(a[i], 0), half(b[i], 0)) ? 0xffffu : 0) |
+           (F::Of(half(a[i], 16), half(b[i], 16)) ? 0xffff0000u : 0);
+  });
+}
+
 using Handlers = std::unordered_map<std::string, Handler>;
+
+template <template <typename, typename> class Runner, typename T>
+void AddFloatCompares(Handlers& h, const std::string& type) {
+  h["eq." + type] = &Runner<Equal, T>::Run;
+  h["lt." + type] = &Runner<Less, T>::Run;
+  h["le." + type] = &Runner<LessEqual, T>::Run;
+  h["gt." + type] = &Runner<Greater, T>::Run;
+  h["ge." + type] = &Runner<GreaterEqual, T>::Run;
+  h["ne." + type] = &Runner<NotEqual, T>::Run;
+  h["neu." + type] = &Runner<Not<Equal>, T>::Run;
+  h["equ." + type] = &Runner<Not<NotEqual>, T>::Run;
+  h["ltu." + type] = &Runner<Not<GreaterEqual>, T>::Run;
+  h["leu." + type] = &Runner<Not<Greater>, T>::Run;
+  h["gtu." + type] = &Runner<Not<LessEqual>, T>::Run;
+  h["geu." + type] = &Runner<Not<Less>, T>::Run;
+  h["num." + type] = &Runner<Number, T>::Run;
+  h["nan." + type] = &Runner<Not<Number>, T>::Run;
+}
+template <typename F, typename T>
+struct One {
+  static void Run(Machine& m, const Instruction& in) { Compare<F, T>(m, in); }
+};
+template <typename F, typename T>
+struct Pairs {
+  static void Run(Machine& m, const Instruction& in) { ComparePairs<F, T>(m, in); }
+};
 
 template <typename T>
 void AddCompares(Handlers& h, const std::string& type) {
@@ -109,23 +148,11 @@ void AddCompares(Handlers& h, const std::string& type) {
   h["le." + type] = &Compare<LessEqual, T>;
   h["gt." + type] = &Compare<Greater, T>;
   h["ge." + type] = &Compare<GreaterEqual, T>;
-  if constexpr (std::is_integral_v<T>) {
-    h["ne." + type] = &Compare<Not<Equal>, T>;
-    h["lo." + type] = &Compare<Less, T>;
-    h["ls." + type] = &Compare<LessEqual, T>;
-    h["hi." + type] = &Compare<Greater, T>;
-    h["hs." + type] = &Compare<GreaterEqual, T>;
-  } else {
-    h["ne." + type] = &Compare<NotEqual, T>;
-    h["neu." + type] = &Compare<Not<Equal>, T>;
-    h["equ." + type] = &Compare<Not<NotEqual>, T>;
-    h["ltu." + type] = &Compare<Not<GreaterEqual>, T>;
-    h["leu." + type] = &Compare<Not<Greater>, T>;
-    h["gtu." + type] = &Compare<Not<LessEqual>, T>;
-    h["geu." + type] = &Compare<Not<Less>, T>;
-    h["num." + type] = &Compare<Number, T>;
-    h["nan." + type] = &Compare<Not<Number>, T>;
-  }
+  h["ne." + type] = &Compare<Not<Equal>, T>;
+  h["lo." + type] = &Compare<Less, T>;
+  h["ls." + type] = &Compare<LessEqual, T>;
+  h["hi." + type] = &Compare<Greater, T>;
+  h["hs." + type] = &Compare<GreaterEqual, T>;
 }
 
 // -- .sync instructions --
@@ -374,10 +401,12 @@ Handler FindCompare(std::string_view comparison, std::string_view type) {
     AddCompares<int64_t>(*h, "s64");
     AddCompares<uint64_t>(*h, "u64");
     AddCompares<uint64_t>(*h, "b64");
-    AddCompares<float>(*h, "f32");
-    AddCompares<double>(*h, "f64");
-    AddCompares<Half>(*h, "f16");
-    AddCompares<Bfloat>(*h, "bf16");
+    AddFloatCompares<One, float>(*h, "f32");
+    AddFloatCompares<One, double>(*h, "f64");
+    AddFloatCompares<One, Half>(*h, "f16");
+    AddFloatCompares<One, Bfloat>(*h, "bf16");
+    AddFloatCompares<Pairs, Half>(*h, "f16x2");
+    AddFloatCompares<Pairs, Bfloat>(*h, "bf16x2");
     return h;
   }();
   const auto it = table->find(std::string(comparison) + "." + std::string(type));

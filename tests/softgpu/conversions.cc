@@ -86,15 +86,24 @@ uint32_t JoinFloatsRelu(float high, float low) {
   return JoinFloats<T>(high > 0 || high != high ? high : 0, low > 0 || low != low ? low : 0);
 }
 
-// Toward zero: what is beyond the last place goes.
-Half HalfTowardZero(float x) {
-  Half h = FromFloat<Half>(x);
-  if (std::fabs(ToFloat(h)) > std::fabs(x)) --h.bits;
-  return h;
-}
-Bfloat BfloatTowardZero(float x) {
-  if (x != x) return {0x7fff};
-  return {static_cast<uint16_t>(BitCast<uint32_t>(x) >> 16)};
+// To 16 bits in another direction than to the nearest: one step back where that went too far.
+template <Rounding mode, typename D, typename S>
+D ToSmallFloat(S s) {
+  double x;
+  if constexpr (std::is_integral_v<S>) {
+    x = static_cast<double>(s);
+  } else {
+    x = ToFloat(s);
+  }
+  D d = FromDouble<D>(x);
+  const double v = ToFloat(d);
+  const bool far = mode == kZero ? std::fabs(v) > std::fabs(x) : mode == kDown ? v > x : v < x;
+  if (!far) return d;
+  // The bits are a sign and a magnitude.
+  const bool back = mode == kZero || (mode == kDown) == (v > 0);
+  if (v == 0) return {static_cast<uint16_t>(mode == kDown ? 0x8001 : 0x0001)};
+  d.bits = static_cast<uint16_t>(back ? d.bits - 1 : d.bits + 1);
+  return d;
 }
 
 template <typename... T>
@@ -165,8 +174,17 @@ void AddConversions(OperationTable* table) {
   t["cvt.bf16x2.f32"] = Each<&JoinFloats<Bfloat>>();
   t["cvt.relu.f16x2.f32"] = Each<&JoinFloatsRelu<Half>>();
   t["cvt.relu.bf16x2.f32"] = Each<&JoinFloatsRelu<Bfloat>>();
-  t["cvt.rz.f16.f32"] = Each<&HalfTowardZero>();
-  t["cvt.rz.bf16.f32"] = Each<&BfloatTowardZero>();
+  ForTypes(Types<Half, Bfloat>{}, [&](auto d) {
+    using D = decltype(d);
+    const auto add = [&](auto s) {
+      using S = decltype(s);
+      t[key("rz.", Name(d), Name(s))] = Each<&ToSmallFloat<kZero, D, S>>();
+      t[key("rm.", Name(d), Name(s))] = Each<&ToSmallFloat<kDown, D, S>>();
+      t[key("rp.", Name(d), Name(s))] = Each<&ToSmallFloat<kUp, D, S>>();
+    };
+    ForTypes(Integers{}, add);
+    ForTypes(Types<float, double>{}, add);
+  });
 }
 
 }  // namespace softgpu

@@ -809,6 +809,7 @@ class KernelDecoder {
     const string_view combine = Combination(s);
     const size_t operands = combine.empty() ? 3 : 4;
     if (!Operands(s, operands, operands)) return;
+    if (s.parts.back() == "f16x2" || s.parts.back() == "bf16x2") return Unknown(s);
     const Operand& d = s.operands[0];
     const uint32_t p = d.name == "_" ? kNoRegister : Destination(d.name, 'p').offset;
     const uint32_t q =
@@ -822,7 +823,20 @@ class KernelDecoder {
     const size_t operands = combine.empty() ? 3 : 4;
     if (!Operands(s, operands, operands) || s.parts.size() < 4) return;
     const string_view to = s.parts[s.parts.size() - 2], type = s.parts.back();
-    if (to == "f16x2" || to == "bf16x2" || type == "f16x2" || type == "bf16x2") return Unknown(s);
+    if (type == "f16x2" || type == "bf16x2") {
+      const Handler handler = FindCompare(s.parts[1], type);
+      if (!handler || !combine.empty()) return Unknown(s);
+      const uint32_t a = Source(s.operands[1], '4'), b = Source(s.operands[2], '4');
+      const uint32_t d = Destination(s.operands[0].name, '4').offset;
+      Instruction* in = Emit(handler);
+      in->d = d;
+      in->s[0] = a;
+      in->s[1] = b;
+      // Pairs of floats become 1.0.
+      if (to == "f16x2") EmitOperation("and.b32", d, {d, Value(0x3c003c00, '4')});
+      if (to == "bf16x2") EmitOperation("and.b32", d, {d, Value(0x3f803f80, '4')});
+      return;
+    }
     const uint32_t p = NewRegister('p');
     EmitCompare(s, s.parts[1], type, p, kNoRegister, combine);
     const uint64_t yes = to == "f32"                                 ? BitCast<uint32_t>(1.0f)

@@ -592,6 +592,11 @@ TEST_P(ExecutorTest, HalfAndBfloat16) {
   };
   Run("Half2s", {1}, {32}, Upload(hx), Upload(hy), halfs);
   pairs(hx, hy, Download(halfs, 64), 0x1p-11);
+  const std::vector<Half> compared = Download(halfs + 64, 64);
+  for (int i = 0; i < 64; ++i) {
+    const double a = ToFloat(hx[i]), b = ToFloat(hy[i]);
+    ExpectNear(ToFloat(compared[i]), (a < b) + std::exp(a), 0x1p-9, "pair");
+  }
   if (module_->HasKernel("Bfloat2s")) {
     Run("Bfloat2s", {1}, {32}, Upload(bx), Upload(by), bfloats);
     pairs(bx, by, Download(bfloats, 64), 0x1p-8);
@@ -807,7 +812,7 @@ Report RunText(const std::string& body) {
   std::string error;
   const auto module = Module::Parse(
       ".version 8.8\n.target sm_90\n.address_size 64\n.visible .entry K()\n{\n"
-      ".reg .b32 %r<5>;\n.reg .b64 %rd<5>;\n.reg .pred %p<3>;\n" +
+      ".reg .b16 %rs<3>;\n.reg .b32 %r<5>;\n.reg .b64 %rd<5>;\n.reg .pred %p<3>;\n" +
           body + "\nret;\n}\n",
       &error);
   if (!module) return {Report::kUnsupported, error};
@@ -872,6 +877,12 @@ TEST(ExecutorTextTest, RareInstructions) {
   check("cvt.rz.f32.s32 %r1, 16777217;", "b32", "0f4B800000");
   check("cvt.rp.f32.s32 %r1, 16777217;", "b32", "0f4B800001");
   check("cvt.rn.f16x2.f32 %r1, 0f3F800000, 0f40000000;", "b32", "0x3c004000");
+  check("cvt.rp.f16.f32 %rs1, 0f3F801000;\ncvt.u32.u16 %r1, %rs1;", "b32", "0x3c01");
+  check("cvt.rm.f16.f32 %rs1, 0fBF801000;\ncvt.u32.u16 %r1, %rs1;", "b32", "0xbc01");
+  check("cvt.rz.f16.f32 %rs1, 0f7149F2CA;\ncvt.u32.u16 %r1, %rs1;", "b32", "0x7bff");
+  check("cvt.rm.f16.f32 %rs1, 0f80000001;\ncvt.u32.u16 %r1, %rs1;", "b32", "0x8001");
+  check("cvt.rp.bf16.f32 %rs1, 0f00000001;\ncvt.u32.u16 %r1, %rs1;", "b32", "1");
+  check("cvt.rz.f16.s32 %rs1, 4099;\ncvt.u32.u16 %r1, %rs1;", "b32", "0x6c00");
   check("set.lt.u32.s32 %r1, -1, 1;", "b32", "-1");
   check("slct.s32.s32 %r1, 7, 8, -1;", "b32", "8");
   check("mov.b64 %rd1, {1, 2};", "b64", "0x200000001");

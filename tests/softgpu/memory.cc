@@ -14,8 +14,8 @@ namespace {
 
 constexpr uint64_t kPage = 4096;
 constexpr uint64_t kGap = 64 << 10;
-// The address space of a device, and of pinned memory.
-constexpr uint64_t kWindowBytes = uint64_t{64} << 30;
+// An address this far from an allocation has nothing to do with it.
+constexpr uint64_t kFar = uint64_t{1} << 32;
 
 // An epoch's spare bit: the writer was an atomic.
 constexpr uint32_t kAtomicBit = 1u << 23;
@@ -117,8 +117,8 @@ Memory::Memory(const Options& options)
       windows_(options.devices),
       peers_(options.devices, std::vector<bool>(options.devices)),
       used_(options.devices) {
-  for (Window& window : windows_) MakeWindow(&window, kWindowBytes, false);
-  MakeWindow(&pinned_, kWindowBytes, true);
+  for (Window& window : windows_) MakeWindow(&window, options_.address_space, false);
+  MakeWindow(&pinned_, options_.address_space, true);
 }
 
 Memory::~Memory() {
@@ -178,7 +178,7 @@ uint64_t Memory::Place(Window* window, uint64_t bytes, uint64_t offset) {
 
 uint64_t Memory::Allocate(int device, uint64_t bytes, bool variable) {
   std::lock_guard<std::mutex> lock(mu_);
-  if (bytes == 0 || bytes > kWindowBytes) return 0;
+  if (bytes == 0 || bytes > options_.address_space) return 0;
   if (!variable && bytes > options_.bytes_per_device - used_[device]) return 0;
   Window* window = &windows_[device];
   // Not aligned to more than what a real GPU promises.
@@ -199,7 +199,7 @@ uint64_t Memory::Allocate(int device, uint64_t bytes, bool variable) {
 
 void* Memory::AllocatePinned(uint64_t bytes) {
   std::lock_guard<std::mutex> lock(mu_);
-  if (bytes == 0 || bytes > kWindowBytes) return nullptr;
+  if (bytes == 0 || bytes > options_.address_space) return nullptr;
   const uint64_t at = Place(&pinned_, bytes, 0);
   if (at == pinned_.bytes) return nullptr;
   if (mprotect(pinned_.data + at, RoundUp(bytes, kPage), PROT_READ | PROT_WRITE)) return nullptr;
@@ -447,10 +447,10 @@ std::string Memory::DescribeLocked(uint64_t address) const {
   auto next = allocations_.upper_bound(address);
   const uint64_t after = a ? address - (a->address + a->bytes) : ~uint64_t{0};
   const uint64_t before = next == allocations_.end() ? ~uint64_t{0} : next->first - address;
-  if (after < kWindowBytes && after <= before) {
+  if (after < kFar && after <= before) {
     return text + (after ? Bytes(after) + " after" : "at") + " the end of " + of(*a);
   }
-  if (before < kWindowBytes) return text + Bytes(before) + " before " + of(next->second);
+  if (before < kFar) return text + Bytes(before) + " before " + of(next->second);
   return text + "far from any allocation";
 }
 

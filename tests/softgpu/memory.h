@@ -103,8 +103,9 @@ class Memory {
   struct Options {
     int devices = 1;
     uint64_t bytes_per_device = uint64_t{8} << 30;
-    bool uninitialised = true;  // report reads of uninitialised memory
-    bool races = true;          // report races between actors
+    uint64_t address_space = uint64_t{64} << 30;  // of each device, and of pinned memory
+    bool uninitialised = true;                    // report reads of uninitialised memory
+    bool races = true;                            // report races between actors
   };
   static constexpr uint8_t kPoison = 0xff;
   static constexpr int kAnyDevice = -1;  // for copies, which need no peer access

@@ -269,7 +269,8 @@ void AddConversions(OperationTable* table);
 void RunWithControl(Machine& m, const Instruction& in);
 
 // Null where there is none.
-Handler FindCompare(std::string_view comparison, std::string_view type);  // setp
+// For pairs of 16 bits: each half of a register becomes all ones where the comparison holds.
+Handler FindCompare(std::string_view comparison, std::string_view type);
 Handler FindLoad(std::string_view space, std::string_view type, int elements);
 Handler FindStore(std::string_view space, std::string_view type, int elements);
 Handler FindAtomic(std::string_view space, std::string_view operation, std::string_view type);

@@ -406,6 +406,7 @@ KERNEL Half2s(const __half2* x, const __half2* y, __half2* out) {
   const int i = threadIdx.x;
   const float2 f = __half22float2(y[i]);
   out[i] = __hadd2(__hfma2(x[i], y[i], x[i]), __float22half2_rn(make_float2(f.x * 2, f.y * 2)));
+  out[i + 32] = __hadd2(__hlt2(x[i], y[i]), h2exp(x[i]));
 }
 #if __CUDA_ARCH__ >= 800
 KERNEL Bfloat2s(const __nv_bfloat162* x, const __nv_bfloat162* y, __nv_bfloat162* out) {
