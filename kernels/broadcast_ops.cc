@@ -116,9 +116,22 @@ class BroadcastGradientArgsKernel : public Kernel {
   }
 };
 
+// Shapes lie in host memory wherever the node is.
+template <typename T>
+bool RegisterBroadcastGradientArgs() {
+  for (const DeviceType device : {DeviceType::kCpu, DeviceType::kGpu}) {
+    KernelBuilder b("BroadcastGradientArgs");
+    b.Device(device).Type<T>("T");
+    for (const char* arg : {"s0", "s1", "r0", "r1"}) b.HostMemory(arg);
+    b.Make<BroadcastGradientArgsKernel<T>>();
+    const KernelBuilder::Registrar registrar(b);
+  }
+  return true;
+}
+
 const bool registered =
     RegisterByStorage<BroadcastToKernel>("BroadcastTo") &&
-    RegisterCpu<BroadcastGradientArgsKernel>(Types<int32_t, int64_t>(), "BroadcastGradientArgs");
+    RegisterBroadcastGradientArgs<int32_t>() && RegisterBroadcastGradientArgs<int64_t>();
 
 }  // namespace
 }  // namespace ferry

@@ -50,6 +50,7 @@ bool Setup::Attr(const char* name, DType* out) { return Get(c_, name, out); }
 bool Setup::Attr(const char* name, std::string* out) { return Get(c_, name, out); }
 bool Setup::Attr(const char* name, std::vector<int64_t>* out) { return Get(c_, name, out); }
 std::string Setup::op() const { return c_.op(); }
+std::string Setup::node_name() const { return c_.node_name(); }
 int Setup::num_inputs() const { return static_cast<int>(c_.input_types().size()); }
 int Setup::num_outputs() const { return static_cast<int>(c_.output_types().size()); }
 DType Setup::input_type(int i) const { return BaseType(c_.input_types()[static_cast<size_t>(i)]); }
@@ -107,6 +108,12 @@ bool Call::HostInt(int i, int64_t* out) {
   absl::StatusOr<int64_t> value = c_->InputAsInt(i);
   if (value.ok()) *out = *value;
   return state_->Note(value.status());
+}
+
+bool Call::HostShape(int i, std::vector<int64_t>* out) {
+  absl::StatusOr<TensorShape> shape = c_->InputAsShape(i);
+  if (shape.ok()) out->assign(shape->dims().begin(), shape->dims().end());
+  return state_->Note(shape.status());
 }
 
 void* Call::Output(int i, const int64_t* dims, int rank) {

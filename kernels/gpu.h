@@ -82,6 +82,7 @@ class Setup {
   bool Attr(const char* name, std::string* out);
   bool Attr(const char* name, std::vector<int64_t>* out);
   std::string op() const;
+  std::string node_name() const;
   int num_inputs() const;
   int num_outputs() const;
   DType input_type(int i) const;
@@ -109,6 +110,8 @@ class Call {
   // The elements of an int32 or int64 input in host memory.
   bool HostInts(int i, std::vector<int64_t>* out);
   bool HostInt(int i, int64_t* out);
+  // The same as a shape: no negative sizes, and not too many elements.
+  bool HostShape(int i, std::vector<int64_t>* out);
 
   // Memory for output i (device memory, or host memory for arguments registered so); null after an
   // error. It may be the memory of an input that the kernel was registered to work in place on, if
