@@ -289,6 +289,10 @@ TEST_F(SessionTest, ADeadlineThatPassesInTheLastStepIsTold) {
                "node 'product' (MatMul)");
 }
 
+TEST_F(SessionTest, AnEmptyCallableIsAnError) {
+  EXPECT_ERROR(Session::Callable().Run({}, nullptr), kFailedPrecondition, "MakeCallable");
+}
+
 TEST_F(SessionTest, AFedVariableCanBeReadButNotWritten) {
   const Output v = MakeVariable("v", {1, 2});
   ops::Identity(root.WithOpName("read"), v);

@@ -225,6 +225,17 @@ TEST_F(VariablesTest, Reuse) {
   EXPECT_THAT(error("no good", {1}, DType::kFloat, Reuse::kNo), HasSubstr("no good"));
 }
 
+TEST_F(VariablesTest, WhatCanNotBeMadeLeavesNothingBehind) {
+  for (const auto& [name, shape] : std::vector<std::pair<std::string, TensorShape>>{
+           {"", TensorShape({2})}, {"a b", TensorShape({2})}, {"v", TensorShape({2, -1})}}) {
+    const Scope s(&g);
+    GetVariable(s, name, shape, DType::kFloat);
+    EXPECT_EQ(s.status().code(), absl::StatusCode::kInvalidArgument) << s.status();
+    EXPECT_THAT(std::string(s.status().message()), HasSubstr("'" + name + "'"));
+    EXPECT_EQ(g.num_nodes(), 0) << name;
+  }
+}
+
 TEST_F(VariablesTest, Collections) {
   VariableOptions local;
   local.trainable = false;

@@ -143,6 +143,11 @@ struct NewVariable {
 
 VariableHandle Create(const Scope& scope, const NewVariable& v, const VariableOptions& options) {
   if (!scope.ok()) return VariableHandle();
+  // Before any node is made: a graph with half of a variable can't be imported again.
+  if (!IsValidNodeName(v.full_name)) {
+    scope.UpdateStatus(InvalidArgument("'", v.full_name, "' is not a valid variable name"));
+    return VariableHandle();
+  }
   Scope s = scope.WithNoControlDependencies().WithPrefix(v.full_name);
   const std::vector<std::string> outer = scope.colocation();
   if (outer.empty() && v.own_group) s = s.WithColocation({absl::StrCat("loc:@", v.full_name)});
@@ -266,6 +271,10 @@ VariableHandle GetVariable(const Scope& s, const std::string& name, const Tensor
                            DType dtype, const VariableOptions& options) {
   if (!s.ok()) return VariableHandle();
   const std::string full = FullName(s, name);
+  if (absl::StatusOr<TensorShape> sound = TensorShape::Make(shape.dims()); !sound.ok()) {
+    s.UpdateStatus(Annotate(sound.status(), absl::StrCat("variable '", full, "'")));
+    return VariableHandle();
+  }
   Node* there = s.graph()->FindNode(full);
   if (there != nullptr) {
     if (options.reuse == Reuse::kNo) {

@@ -142,6 +142,7 @@ Session::~Session() = default;
 
 absl::Status Session::Callable::Run(absl::Span<const Tensor> feeds, std::vector<Tensor>* fetches,
                                     const RunOptions& options) const {
+  if (!plan_) return FailedPrecondition("an empty callable: make it with Session::MakeCallable");
   return plan_->Run(feeds, fetches, session_->rep_->Context(options));
 }
 
