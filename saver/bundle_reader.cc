@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 #include <set>
 
 #include "absl/container/flat_hash_map.h"
@@ -13,6 +14,7 @@
 #include "runtime/base/status.h"
 #include "runtime/op/attr.h"
 #include "saver/bundle_writer.h"
+#include "saver/gpu_upload.h"
 #include "saver/table_reader.h"
 
 namespace ferry {
@@ -484,7 +486,59 @@ absl::Status BundleReader::BadChecksum(const Entry& entry, uint32_t found) const
                   DataFileName(prefix_, entry.shard, num_shards_), "')");
 }
 
-absl::Status BundleReader::ReadPiece(Piece* piece) const {
+// As ReadPiece, of requests of which some are for GPUs.
+absl::Status BundleReader::ReadPieceToGpus(Piece* piece, GpuUpload* upload) const {
+  const Entry& first = *piece->requests[0]->entry;
+  FERRY_ASSIGN_OR_RETURN(const RandomAccessFile* file, Shard(first.shard));
+  for (uint64_t at = piece->begin; at < piece->end;) {
+    const size_t n = std::min<uint64_t>(GpuUpload::kSlotBytes, piece->end - at);
+    FERRY_ASSIGN_OR_RETURN(const int slot, upload->Acquire());
+    char* const bytes = upload->slot(slot);
+    const auto fill = [&]() -> absl::Status {
+      // By blocks that stay in the cache for the crc.
+      for (size_t done = 0; done < n; done += kChunk) {
+        const size_t block = std::min(kChunk, n - done);
+        FERRY_RETURN_IF_ERROR(file->Read(at + done, block, bytes + done));
+        if (piece->requests.size() == 1) {
+          piece->crc = ExtendCrc32c(piece->crc, bytes + done, block);
+        }
+      }
+      if (piece->requests.size() == 1) {
+        const Request& request = *piece->requests[0];
+        return upload->Send(slot, request.gpu,
+                            {{0, n, static_cast<char*>(request.out) + (at - first.offset)}});
+      }
+      std::map<GpuDevice*, std::vector<GpuUpload::Piece>> sends;
+      for (Request* request : piece->requests) {
+        const Entry& entry = *request->entry;
+        const size_t from = entry.offset - piece->begin;
+        const uint32_t crc = ExtendCrc32c(0, bytes + from, entry.size);
+        if (crc != entry.crc) request->status = BadChecksum(entry, crc);
+        if (!request->out || entry.size == 0) continue;
+        if (request->gpu) {
+          sends[request->gpu].push_back({from, entry.size, request->out});
+        } else {
+          std::memcpy(request->out, bytes + from, entry.size);
+        }
+      }
+      for (const auto& [gpu, pieces] : sends) {
+        FERRY_RETURN_IF_ERROR(upload->Send(slot, gpu, pieces));
+      }
+      return absl::OkStatus();
+    };
+    const absl::Status status = fill();
+    upload->Release(slot);
+    FERRY_RETURN_IF_ERROR(status);
+    at += n;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BundleReader::ReadPiece(Piece* piece, GpuUpload* upload) const {
+  if (std::any_of(piece->requests.begin(), piece->requests.end(),
+                  [](const Request* r) { return r->gpu && r->out; })) {
+    return ReadPieceToGpus(piece, upload);
+  }
   const Entry& first = *piece->requests[0]->entry;
   FERRY_ASSIGN_OR_RETURN(const RandomAccessFile* file, Shard(first.shard));
   // For bytes that nobody keeps, and for small tensors that are read together.
@@ -555,10 +609,16 @@ absl::Status BundleReader::ReadInto(absl::Span<Request> requests, ThreadPool* po
     }
     i = j;
   }
+  GpuUpload upload;
+  std::vector<GpuDevice*> gpus;
+  for (const Request& r : requests) {
+    if (r.gpu && std::find(gpus.begin(), gpus.end(), r.gpu) == gpus.end()) gpus.push_back(r.gpu);
+  }
+  if (!gpus.empty()) FERRY_RETURN_IF_ERROR(upload.Init(gpus));
   const auto read = [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       Piece& piece = pieces[static_cast<size_t>(i)];
-      piece.status = ReadPiece(&piece);
+      piece.status = ReadPiece(&piece, &upload);
     }
   };
   if (pool && pieces.size() > 1) {
@@ -566,6 +626,7 @@ absl::Status BundleReader::ReadInto(absl::Span<Request> requests, ThreadPool* po
   } else {
     read(0, static_cast<int64_t>(pieces.size()));
   }
+  const absl::Status uploaded = upload.Finish();
   for (size_t i = 0; i < pieces.size();) {
     uint32_t crc = 0;
     const absl::Span<Request* const> together = pieces[i].requests;
@@ -580,7 +641,7 @@ absl::Status BundleReader::ReadInto(absl::Span<Request> requests, ThreadPool* po
     }
   }
   for (const Request& request : requests) FERRY_RETURN_IF_ERROR(request.status);
-  return absl::OkStatus();
+  return uploaded;
 }
 
 absl::Status BundleReader::ReadStrings(const Entry& entry, Tensor* out) const {

@@ -39,6 +39,8 @@ absl::Status ReadIndex(
     absl::FunctionRef<absl::Status(absl::string_view key, const proto::BundleEntryProto& entry)>
         fn);
 
+class GpuUpload;
+
 // Thread-safe once open.
 class BundleReader {
  public:
@@ -86,11 +88,13 @@ class BundleReader {
     const Entry* entry;        // Neither strings nor parts; Check() was OK.
     void* out;                 // entry->size bytes. Null: only the crc is checked.
     absl::Status status = {};  // What became of it.
+    GpuDevice* gpu = nullptr;  // In whose memory, from its allocator, `out` lies; null: the host's.
   };
   static bool CanReadInto(const Entry& entry) {
     return entry.dtype != DType::kString && entry.parts.empty() && entry.v1.empty();
   }
-  // Reads all, even after errors; returns the first error. DataLoss "TensorBundle at P shard 0
+  // Reads all, even after errors; returns the first error. Bytes for GPUs go through pinned slots;
+  // the GPUs' work that is enqueued later sees them. DataLoss "TensorBundle at P shard 0
   // (8 bytes): Checksum does not match" names the tensor.
   absl::Status ReadInto(absl::Span<Request> requests, ThreadPool* pool) const;
 
@@ -112,7 +116,8 @@ class BundleReader {
   absl::StatusOr<Tensor> ReadEntry(const Entry& entry, ThreadPool* pool) const;
   absl::Status ReadStrings(const Entry& entry, Tensor* out) const;
   absl::Status ReadV1(const Entry& entry, Tensor* out) const;
-  absl::Status ReadPiece(Piece* piece) const;
+  absl::Status ReadPiece(Piece* piece, GpuUpload* upload) const;
+  absl::Status ReadPieceToGpus(Piece* piece, GpuUpload* upload) const;
   absl::Status BadChecksum(const Entry& entry, uint32_t found) const;
 
   FileSystem* const fs_;

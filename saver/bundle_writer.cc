@@ -227,6 +227,9 @@ absl::Status BundleWriter::Start(const BundleWriterOptions& options) {
 }
 
 BundleWriter::~BundleWriter() {
+  for (const Filling& f : arriving_) {
+    for (const auto& [gpu, copied] : f.copied) gpu->Synchronize(copied).IgnoreError();
+  }
   file_.reset();  // Waits for writes that are in flight.
   if (!data_temporary_.empty()) fs_->Unlink(data_temporary_).IgnoreError();
   if (!index_renamed_) RemoveFiles(fs_, made_);
@@ -254,6 +257,29 @@ absl::StatusOr<proto::BundleEntryProto*> BundleWriter::NewEntry(const std::strin
   return entry;
 }
 
+namespace {
+
+// A tensor in a GPU's memory, as it is when all that was enqueued by now is done.
+class GpuTensorSource : public ByteSource {
+ public:
+  explicit GpuTensorSource(Tensor tensor) : tensor_(std::move(tensor)) {}
+  absl::Status Copy(uint64_t, size_t, char*, uint32_t*) override {
+    return Internal("a GPU's tensor");
+  }
+  GpuDevice* gpu() const override { return tensor_.buffer()->gpu(); }
+  absl::StatusOr<const void*> Hold(uint64_t offset, size_t) override {
+    if (!ordered_) FERRY_RETURN_IF_ERROR(gpu()->Order(GpuStream::kCompute, GpuStream::kToHost));
+    ordered_ = true;
+    return static_cast<const void*>(static_cast<const char*>(tensor_.raw()) + offset);
+  }
+
+ private:
+  const Tensor tensor_;
+  bool ordered_ = false;
+};
+
+}  // namespace
+
 absl::Status BundleWriter::Add(const std::string& name, const Tensor& tensor) {
   FERRY_RETURN_IF_ERROR(status_);
   class Memory : public ByteSource {
@@ -268,6 +294,10 @@ absl::Status BundleWriter::Add(const std::string& name, const Tensor& tensor) {
     const char* bytes_;
   };
   if (!tensor.initialized()) return Do(InvalidArgument("tensor '", name, "' has no contents"));
+  if (tensor.buffer()->gpu()) {
+    own_sources_.push_back(std::make_unique<GpuTensorSource>(tensor));
+    return Add(name, tensor.dtype(), tensor.shape(), own_sources_.back().get());
+  }
   if (tensor.dtype() != DType::kString) {
     Memory source(tensor);
     return Add(name, tensor.dtype(), tensor.shape(), &source);
@@ -335,8 +365,111 @@ absl::Status BundleWriter::AddSlice(const std::string& name, DType dtype,
   return Add(SliceKey(name, slice), dtype, shape, source);
 }
 
+namespace {
+
+// From this size on a piece is copied by itself; smaller ones are gathered on the GPU first.
+constexpr size_t kLargePiece = size_t{64} << 10;
+
+}  // namespace
+
+absl::Status BundleWriter::AppendFromGpu(ByteSource* source, uint64_t size,
+                                         proto::BundleEntryProto* entry) {
+  entry->set_size(static_cast<int64_t>(size));
+  entry->set_crc32c(MaskCrc32c(0));
+  if (size == 0) return absl::OkStatus();
+  crcs_.push_back({0, size, entry});
+  for (uint64_t done = 0; done < size;) {
+    const size_t n = std::min<uint64_t>(size - done, ring_->slot_bytes() - filled_);
+    pieces_.push_back({source, done, n, filled_, &crcs_.back()});
+    done += n;
+    offset_ += n;
+    filled_ += n;
+    if (filled_ == ring_->slot_bytes()) FERRY_RETURN_IF_ERROR(WriteSlot(filled_));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BundleWriter::CopyFromGpus(Filling* f) {
+  std::vector<GpuDevice*> gpus;
+  for (const GpuPiece& p : f->pieces) {
+    GpuDevice* const gpu = p.source->gpu();
+    if (std::find(gpus.begin(), gpus.end(), gpu) == gpus.end()) gpus.push_back(gpu);
+  }
+  for (GpuDevice* gpu : gpus) FERRY_RETURN_IF_ERROR(CopyFromGpu(gpu, f));
+  return absl::OkStatus();
+}
+
+// Enqueues the copies of one GPU's pieces. Neighbouring small ones are gathered in the GPU's memory,
+// laid out as in the slot, and come in one copy.
+absl::Status BundleWriter::CopyFromGpu(GpuDevice* gpu, Filling* f) {
+  std::vector<const GpuPiece*> held;
+  absl::Status status;
+  const auto enqueue = [&]() -> absl::Status {
+    char* const slot = ring_->slot(f->slot);
+    std::vector<GpuDevice::Piece> small;
+    size_t begin = 0, end = 0;  // Of the run of small pieces, in the slot.
+    BufferRef& packed = packed_[{gpu, f->slot}];
+    const auto flush = [&]() -> absl::Status {
+      if (small.empty()) return absl::OkStatus();
+      if (small.size() == 1) {
+        FERRY_RETURN_IF_ERROR(
+            gpu->CopyToHost(GpuStream::kToHost, slot + begin, small[0].from, end - begin));
+      } else {
+        FERRY_RETURN_IF_ERROR(gpu->CopyPieces(GpuStream::kToHost, small));
+        FERRY_RETURN_IF_ERROR(gpu->CopyToHost(GpuStream::kToHost, slot + begin,
+                                              static_cast<char*>(packed->data()) + begin,
+                                              end - begin));
+      }
+      small.clear();
+      return absl::OkStatus();
+    };
+    for (const GpuPiece& p : f->pieces) {
+      if (p.source->gpu() != gpu) continue;
+      FERRY_ASSIGN_OR_RETURN(const void* from, p.source->Hold(p.offset, p.n));
+      held.push_back(&p);
+      if (p.n >= kLargePiece) {
+        FERRY_RETURN_IF_ERROR(flush());
+        FERRY_RETURN_IF_ERROR(gpu->CopyToHost(GpuStream::kToHost, slot + p.at, from, p.n));
+        continue;
+      }
+      if (!packed) {
+        const std::string tag = "staging of a save";
+        const MemoryTag named(&tag);
+        FERRY_ASSIGN_OR_RETURN(packed, gpu->allocator()->Allocate(ring_->slot_bytes()));
+        FERRY_RETURN_IF_ERROR(gpu->Order(GpuStream::kCompute, GpuStream::kToHost));
+      }
+      if (!small.empty() && end != p.at) FERRY_RETURN_IF_ERROR(flush());
+      if (small.empty()) begin = p.at;
+      small.push_back({static_cast<char*>(packed->data()) + p.at, from, p.n});
+      end = p.at + p.n;
+    }
+    FERRY_RETURN_IF_ERROR(flush());
+    f->copied.emplace_back(gpu, GpuEvent());
+    return gpu->Record(GpuStream::kToHost, &f->copied.back().second);
+  };
+  status = enqueue();
+  // What was enqueued nobody will wait for otherwise, and its slot is about to be used again.
+  if (!status.ok()) gpu->SynchronizeAll().IgnoreError();
+  for (const GpuPiece* p : held) p->source->Release(p->offset, p->n);
+  return status;
+}
+
+absl::Status BundleWriter::FinishOldest() {
+  Filling f = std::move(arriving_.front());
+  arriving_.pop_front();
+  for (const auto& [gpu, copied] : f.copied) FERRY_RETURN_IF_ERROR(gpu->Synchronize(copied));
+  for (const GpuPiece& p : f.pieces) {
+    GpuCrc* const crc = p.crc;
+    crc->crc = ExtendCrc32c(crc->crc, ring_->slot(f.slot) + p.at, p.n);
+    crc->left -= p.n;
+    if (crc->left == 0) crc->entry->set_crc32c(MaskCrc32c(crc->crc));
+  }
+  return Write(f.slot, f.size, f.file_offset);
+}
+
 absl::Status BundleWriter::AppendSource(ByteSource* source, uint64_t size,
                                         proto::BundleEntryProto* entry) {
+  if (source->gpu()) return AppendFromGpu(source, size, entry);
   uint32_t crc = 0;
   for (uint64_t done = 0; done < size;) {
     const size_t n = std::min<uint64_t>(size - done, ring_->slot_bytes() - filled_);
@@ -388,23 +521,39 @@ absl::Status BundleWriter::AppendStrings(const Tensor& tensor, proto::BundleEntr
 }
 
 absl::Status BundleWriter::WriteSlot(size_t size) {
-  FERRY_RETURN_IF_ERROR(file_->Write(ring_->slot(slot_), size, slot_offset_).status());
+  const int slot = slot_;
+  const uint64_t file_offset = slot_offset_;
   slot_offset_ += size;
   filled_ = 0;
   slot_ = (slot_ + 1) % ring_->slots();
-  ++writes_;
+  if (pieces_.empty()) {
+    // Slots are written in order: the next one to be filled is then the one that was written first.
+    while (!arriving_.empty()) FERRY_RETURN_IF_ERROR(FinishOldest());
+    FERRY_RETURN_IF_ERROR(Write(slot, size, file_offset));
+  } else {
+    Filling f;
+    f.slot = slot;
+    f.size = size;
+    f.file_offset = file_offset;
+    f.pieces = std::exchange(pieces_, {});
+    FERRY_RETURN_IF_ERROR(CopyFromGpus(&f));
+    arriving_.push_back(std::move(f));
+    // Half of the slots fill while the others are written.
+    while (static_cast<int>(arriving_.size()) > ring_->slots() / 2) {
+      FERRY_RETURN_IF_ERROR(FinishOldest());
+    }
+  }
   // The next slot is free once the write that it held is done.
-  if (writes_ - waited_ == static_cast<uint64_t>(ring_->slots())) {
+  if (writes_ - waited_ + arriving_.size() == static_cast<uint64_t>(ring_->slots())) {
     FERRY_RETURN_IF_ERROR(file_->Wait(waited_++));
   }
   return absl::OkStatus();
 }
 
-absl::Status BundleWriter::AddFile(const std::string& path, absl::string_view contents,
-                                   Named when) {
-  FERRY_RETURN_IF_ERROR(status_);
-  has_last_stage_ |= when == Named::kAfterCommit;
-  return Do(files_.Add(when == Named::kBeforeCommit ? kBesideIndex : kAfterIndex, path, contents));
+absl::Status BundleWriter::Write(int slot, size_t size, uint64_t file_offset) {
+  FERRY_RETURN_IF_ERROR(file_->Write(ring_->slot(slot), size, file_offset).status());
+  ++writes_;
+  return absl::OkStatus();
 }
 
 absl::Status BundleWriter::FinishData() {
@@ -418,6 +567,7 @@ absl::Status BundleWriter::FinishData() {
       std::memset(ring_->slot(slot_) + filled_, 0, padded - filled_);
       FERRY_RETURN_IF_ERROR(WriteSlot(padded));
     }
+    while (!arriving_.empty()) FERRY_RETURN_IF_ERROR(FinishOldest());
     while (waited_ < writes_) FERRY_RETURN_IF_ERROR(file_->Wait(waited_++));
     return absl::OkStatus();
   };

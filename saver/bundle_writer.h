@@ -29,9 +29,11 @@
 #define FERRY_SAVER_BUNDLE_WRITER_H_
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -56,8 +58,20 @@ bool ParseDataFileName(absl::string_view file, std::string* prefix, int* shard, 
 class ByteSource {
  public:
   virtual ~ByteSource() = default;
-  // Copies bytes [offset, offset + n) to `dst` and extends `*crc` by the bytes at `dst`.
+  // Copies bytes [offset, offset + n) to `dst` and extends `*crc` by the bytes at `dst`. Not called
+  // for a source with a gpu().
   virtual absl::Status Copy(uint64_t offset, size_t n, char* dst, uint32_t* crc) = 0;
+
+  // The GPU in whose memory the bytes lie: then the writer brings them to the host itself, some
+  // slots at a time, and the source has to live until FinishData.
+  virtual GpuDevice* gpu() const { return nullptr; }
+  // Where bytes [offset, offset + n) lie. Until Release, which follows from the same thread, they
+  // stay as they are; copies that are enqueued on the to-host stream before that are right.
+  virtual absl::StatusOr<const void*> Hold(uint64_t offset, size_t n) {
+    (void)offset, (void)n;
+    return absl::InternalError("not a GPU's");
+  }
+  virtual void Release(uint64_t offset, size_t n) { (void)offset, (void)n; }
 };
 
 struct BundleWriterOptions {
@@ -109,7 +123,8 @@ class BundleWriter {
 
   // InvalidArgument for a name added before, the empty name, and dtypes without a file form.
   absl::Status Add(const std::string& name, const Tensor& tensor);
-  // A tensor of numbers from a source of num_elements * ElementSize bytes.
+  // A tensor of numbers from a source of num_elements * ElementSize bytes. A tensor above may lie in
+  // a GPU's memory; what its compute stream was given by then is what is saved.
   absl::Status Add(const std::string& name, DType dtype, const TensorShape& shape,
                    ByteSource* source);
   // A part of the tensor `name` of shape `full_shape`; `tensor` has the part's shape. A slice that
@@ -146,6 +161,7 @@ class BundleWriter {
                          const TensorSlice& slice, TensorShape* shape);
   absl::Status AppendStrings(const Tensor& tensor, proto::BundleEntryProto* entry);
   absl::Status AppendSource(ByteSource* source, uint64_t size, proto::BundleEntryProto* entry);
+  absl::Status AppendFromGpu(ByteSource* source, uint64_t size, proto::BundleEntryProto* entry);
   absl::Status Append(absl::string_view bytes, uint32_t* crc);
   // Starts the write of the current slot's first `size` bytes and moves to the next slot.
   absl::Status WriteSlot(size_t size);
@@ -164,6 +180,37 @@ class BundleWriter {
   size_t filled_ = 0;         // so far,
   uint64_t slot_offset_ = 0;  // and where it goes in the file.
   uint64_t writes_ = 0, waited_ = 0;
+
+  // Bytes on their way from a GPU to a slot, and slots whose bytes are (oldest first): their crcs
+  // are taken, and they are written, once they have come.
+  struct GpuCrc {
+    uint32_t crc = 0;
+    uint64_t left = 0;
+    proto::BundleEntryProto* entry = nullptr;
+  };
+  struct GpuPiece {
+    ByteSource* source;
+    uint64_t offset;
+    size_t n;
+    size_t at;  // In the slot.
+    GpuCrc* crc;
+  };
+  struct Filling {
+    int slot = 0;
+    size_t size = 0;
+    uint64_t file_offset = 0;
+    std::vector<GpuPiece> pieces;
+    std::vector<std::pair<GpuDevice*, GpuEvent>> copied;
+  };
+  absl::Status CopyFromGpus(Filling* f);
+  absl::Status CopyFromGpu(GpuDevice* gpu, Filling* f);
+  absl::Status FinishOldest();
+  absl::Status Write(int slot, size_t size, uint64_t file_offset);
+  std::vector<GpuPiece> pieces_;  // Of the slot being filled.
+  std::deque<Filling> arriving_;
+  std::deque<GpuCrc> crcs_;
+  std::vector<std::unique_ptr<ByteSource>> own_sources_;
+  std::map<std::pair<GpuDevice*, int>, BufferRef> packed_;  // Where a slot's small pieces gather.
   uint64_t offset_ = 0;  // Bytes of tensors so far.
   std::map<std::string, proto::BundleEntryProto> entries_;
   bool data_finished_ = false, has_last_stage_ = false, index_renamed_ = false;

@@ -3,6 +3,7 @@
 #include <sys/sysinfo.h>
 
 #include <algorithm>
+#include <deque>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -200,10 +201,7 @@ struct Saver::Rep {
   }
 
   absl::StatusOr<Variable*> Find(Session* session, const SaveItem& item) const {
-    const Node* n = item.variable.node;
-    FERRY_ASSIGN_OR_RETURN(std::string name, StoredName(n->attrs(), n->name()));
-    return session->variables()->LookupOrCreate(name, BaseType(n->output_type(0)),
-                                                n->output_shape(0));
+    return session->VariableOf(item.variable.node);
   }
 
   // ---- Saving ----
@@ -249,12 +247,16 @@ struct Saver::Rep {
 
   // Writes the checkpoint, then the state file; evicts. Runs on one thread at a time.
   absl::Status Write(Job* job, SaveStats* done) {
-    FERRY_RETURN_IF_ERROR(ring.Init(StagingRing::kUsualSlots, StagingRing::kUsualSlotBytes));
     BundleWriterOptions writing;
-    writing.ring = &ring;
+    bool any_gpu = false;
     for (int i = 0; i < job->snapshot->size(); ++i) {
       writing.block.expected_bytes += job->snapshot->bytes(i);
+      any_gpu = any_gpu || job->snapshot->variable(i).gpu();
     }
+    FERRY_RETURN_IF_ERROR(
+        ring.Init(StagingRing::kUsualSlots, StagingRing::kUsualSlotBytes, any_gpu));
+    writing.ring = &ring;
+    std::deque<SnapshotSource> sources;  // Until FinishData.
     // Holds the directory's lock until the end of this function.
     FERRY_ASSIGN_OR_RETURN(std::unique_ptr<BundleWriter> writer,
                            BundleWriter::Open(job->fs, job->prefix, writing));
@@ -267,7 +269,7 @@ struct Saver::Rep {
       const SaveItem& item = items[static_cast<size_t>(i)];
       const Variable& v = job->snapshot->variable(i);
       const TensorShape& shape = job->snapshot->shape(i);
-      SnapshotSource source(job->snapshot.get(), i);
+      SnapshotSource& source = sources.emplace_back(job->snapshot.get(), i);
       absl::Status status;
       if (item.slice.empty()) {
         status = v.dtype() == DType::kString
@@ -288,6 +290,7 @@ struct Saver::Rep {
       FERRY_RETURN_IF_ERROR(status);
       done->bytes += static_cast<int64_t>(job->snapshot->bytes(i));
     }
+    FERRY_RETURN_IF_ERROR(writer->FinishData());
     done->snapshot = job->snapshot->stats();
     job->snapshot.reset();  // Training needs no more copies.
     Retention retention;
@@ -597,6 +600,22 @@ SaveStats Saver::last_stats() const {
   return rep_->stats;
 }
 
+namespace {
+
+// Waits for the copy.
+absl::StatusOr<Tensor> CopyToGpu(const Tensor& from, GpuDevice* gpu) {
+  FERRY_ASSIGN_OR_RETURN(Tensor to,
+                         Tensor::Allocate(from.dtype(), from.shape(), gpu->allocator()));
+  FERRY_RETURN_IF_ERROR(
+      gpu->CopyToDevice(GpuStream::kCompute, to.raw(), from.raw(), from.bytes()));
+  GpuEvent done;
+  FERRY_RETURN_IF_ERROR(gpu->Record(GpuStream::kCompute, &done));
+  FERRY_RETURN_IF_ERROR(gpu->Synchronize(done));
+  return to;
+}
+
+}  // namespace
+
 absl::Status Saver::Restore(Session* session, const std::string& prefix) {
   if (rep_->items.empty()) return absl::OkStatus();
   // A save under way reads the variables that are about to change.
@@ -659,7 +678,12 @@ absl::Status Saver::Restore(Session* session, const std::string& prefix) {
   const bool fresh = [&] {
     for (Target& t : targets) {
       if (t.part || !BundleReader::CanReadInto(*t.entry)) continue;
-      absl::StatusOr<Tensor> memory = Tensor::Allocate(t.variable->dtype(), t.shape);
+      GpuDevice* const gpu = t.variable->gpu();
+      const std::string tag = absl::StrCat("restoring variable '", t.variable->name(), "'");
+      const MemoryTag named(&tag);
+      absl::StatusOr<Tensor> memory =
+          Tensor::Allocate(t.variable->dtype(), t.shape,
+                           gpu ? gpu->allocator() : static_cast<Allocator*>(HostAllocator::Get()));
       if (!memory.ok()) return false;
       t.fresh = *std::move(memory);
     }
@@ -674,15 +698,20 @@ absl::Status Saver::Restore(Session* session, const std::string& prefix) {
                  : reader->Read(t.entry->name, session->pool());
       if (!read.ok()) return read.status();
       t.fresh = read->WithShape(t.shape);
+      if (t.variable->gpu()) {
+        FERRY_ASSIGN_OR_RETURN(t.fresh, CopyToGpu(t.fresh, t.variable->gpu()));
+      }
     } else {
-      requests.push_back({t.entry, fresh ? t.fresh.raw() : nullptr, absl::OkStatus()});
+      requests.push_back({t.entry, fresh ? t.fresh.raw() : nullptr, absl::OkStatus(),
+                          t.variable->gpu()});
     }
   }
   FERRY_RETURN_IF_ERROR(reader->ReadInto(absl::MakeSpan(requests), session->pool()));
   if (fresh) {
     WriterLock gate(&session->variables()->gate());
-    for (Target& t : targets) t.variable->SwapContents(&t.fresh);
-    return absl::OkStatus();
+    absl::Status status;
+    for (Target& t : targets) KeepFirst(&status, t.variable->SwapContents(&t.fresh));
+    return status;
   }
 
   // No memory for a second copy: every byte was checked just now; read again, in place.
@@ -699,20 +728,20 @@ absl::Status Saver::Restore(Session* session, const std::string& prefix) {
       break;
     }
     t.variable->Publish();
-    requests.push_back({t.entry, (*memory)->raw(), absl::OkStatus()});
+    requests.push_back({t.entry, (*memory)->raw(), absl::OkStatus(), t.variable->gpu()});
     in_place.push_back(&t);
   }
   if (status.ok()) status = reader->ReadInto(absl::MakeSpan(requests), session->pool());
   if (status.ok()) {
     for (Target& t : targets) {
-      if (t.fresh.initialized()) t.variable->SwapContents(&t.fresh);
+      if (t.fresh.initialized()) KeepFirst(&status, t.variable->SwapContents(&t.fresh));
     }
     return status;
   }
   std::string lost;
   for (Target* t : in_place) {
     Tensor none;
-    t->variable->SwapContents(&none);
+    t->variable->SwapContents(&none).IgnoreError();
     absl::StrAppend(&lost, lost.empty() ? "" : ", ", t->variable->name());
   }
   return Annotate(status, absl::StrCat("restoring in place, for want of memory, failed and left "

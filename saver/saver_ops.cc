@@ -1,6 +1,7 @@
 // The ops by which a graph saves and restores its own variables: SaveV2, RestoreV2,
 // MergeV2Checkpoints, ShardedFilename, ShardedFilespec.
 #include <memory>
+#include <deque>
 #include <string>
 #include <vector>
 
@@ -71,19 +72,22 @@ class SaveV2Kernel : public Kernel {
                            Snapshot::TakeWithinRun(variables));
     FERRY_ASSIGN_OR_RETURN(const std::unique_ptr<BundleWriter> writer,
                            BundleWriter::Open(c->run()->fs, prefix));
+    std::deque<SnapshotSource> sources;  // Until the data is finished.
     for (int i = 0, pin = 0; i < tensors; ++i) {
       const bool is_pinned = c->variable(kFirst + i) != nullptr;
       const absl::Status status =
           Add(writer.get(), names[i], slices[i], is_pinned ? nullptr : &c->input(kFirst + i),
-              is_pinned ? pinned.get() : nullptr, is_pinned ? pin++ : 0);
+              is_pinned ? pinned.get() : nullptr, is_pinned ? pin++ : 0, &sources);
       if (!status.ok()) return status;
     }
+    FERRY_RETURN_IF_ERROR(writer->FinishData());
     return writer->Commit();
   }
 
   // Adds `tensor`, or else variable `pin` of `pinned`.
   static absl::Status Add(BundleWriter* writer, const std::string& name, const std::string& slice,
-                          const Tensor* tensor, Snapshot* pinned, int pin) {
+                          const Tensor* tensor, Snapshot* pinned, int pin,
+                          std::deque<SnapshotSource>* sources) {
     FERRY_ASSIGN_OR_RETURN(const ShapeAndSlice parsed, ParseShapeAndSlice(slice));
     const TensorShape& shape = tensor ? tensor->shape() : pinned->shape(pin);
     if (!parsed.whole && parsed.shape != shape) {
@@ -94,8 +98,8 @@ class SaveV2Kernel : public Kernel {
     const TensorShape& full = parsed.whole ? shape : parsed.full_shape;
     if (pinned && pinned->variable(pin).dtype() == DType::kString) tensor = &pinned->strings(pin);
     if (tensor) return writer->AddSlice(name, full, parsed.slice, *tensor);
-    SnapshotSource source(pinned, pin);
-    return writer->AddSlice(name, pinned->variable(pin).dtype(), full, parsed.slice, &source);
+    return writer->AddSlice(name, pinned->variable(pin).dtype(), full, parsed.slice,
+                            &sources->emplace_back(pinned, pin));
   }
 };
 
@@ -108,7 +112,15 @@ FERRY_OP("SaveV2")
     .Stateful()
     .NotDifferentiable()
     .Shape([](InferenceContext* c) { return CheckListShapes(c, c->num_inputs() - 3); });
-FERRY_KERNEL("SaveV2").Device(DeviceType::kCpu).Make<SaveV2Kernel>();
+FERRY_KERNEL("SaveV2").Device(DeviceType::kCpu).AnyMemory("tensors").Make<SaveV2Kernel>();
+FERRY_KERNEL("SaveV2")
+    .Device(DeviceType::kGpu)
+    .HostMemory("prefix")
+    .HostMemory("tensor_names")
+    .HostMemory("shape_and_slices")
+    .AnyMemory("tensors")
+    .NotReplayable()
+    .Make<SaveV2Kernel>();
 
 // ---- RestoreV2 ----
 

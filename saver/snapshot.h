@@ -12,11 +12,16 @@
 //
 // So an update waits for a copy of its variable's bytes at most; when the pool is used up, it waits
 // until that variable was read to its end. Addresses stay, nothing is torn.
+//
+// On a GPU the same happens in the order of its streams: reads are copies on the to-host stream, the
+// shadow lies in the GPU's memory and is filled on the compute stream, and where one has to come
+// before the other an event says so. The updating thread waits only when the pool is used up.
 #ifndef FERRY_SAVER_SNAPSHOT_H_
 #define FERRY_SAVER_SNAPSHOT_H_
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -29,32 +34,39 @@
 
 namespace ferry {
 
-// Memory for the old bytes of variables that are updated while a snapshot is saved. Kept from save
-// to save, and touched beforehand: writing to fresh pages costs several times as much as the copy.
-// Thread-safe; serves one snapshot at a time.
+// Memory for the old bytes of variables that are updated while a snapshot is saved: the host's, and
+// that of each GPU with variables. Kept from save to save, and touched beforehand: writing to fresh
+// pages costs several times as much as the copy. Thread-safe; serves one snapshot at a time.
 class ShadowPool {
  public:
-  // `limit`: bytes at most. 0: no pool, updates wait.
-  explicit ShadowPool(size_t limit) : limit_(limit) {}
+  // `limit`: bytes of host memory at most, and of each GPU's at most `gpu_limit` (negative: a
+  // quarter of what it has). 0: no pool, updates wait.
+  explicit ShadowPool(size_t limit, int64_t gpu_limit = -1)
+      : limit_(limit), gpu_limit_(gpu_limit) {}
   ~ShadowPool();
   ShadowPool(const ShadowPool&) = delete;
   ShadowPool& operator=(const ShadowPool&) = delete;
 
-  // Makes `bytes` (at most the limit) ready and touched. Without the memory it stays smaller.
-  // REQUIRES: nothing allocated.
-  void Reserve(size_t bytes);
-  // 64-byte aligned memory, or null when the pool is used up.
-  char* Allocate(size_t bytes);
+  // Makes `bytes` (at most the limit) of a GPU's memory, or the host's, ready and touched. Without
+  // the memory it stays smaller. REQUIRES: nothing allocated.
+  void Reserve(size_t bytes, GpuDevice* gpu = nullptr);
+  // Memory aligned to kAlignment, or null when the pool is used up.
+  char* Allocate(size_t bytes, GpuDevice* gpu = nullptr);
   void FreeAll();
   size_t limit() const { return limit_; }
-  size_t reserved() const { return size_; }
+  size_t reserved(GpuDevice* gpu = nullptr) const;
+  static constexpr size_t kAlignment = 256;
 
  private:
+  struct Area {
+    char* base = nullptr;
+    size_t size = 0, used = 0;
+    BufferRef buffer;  // Of a GPU's.
+  };
   const size_t limit_;
-  char* base_ = nullptr;
-  size_t size_ = 0;
-  Mutex mu_;
-  size_t used_ ABSL_GUARDED_BY(mu_) = 0;
+  const int64_t gpu_limit_;
+  mutable Mutex mu_;
+  std::map<GpuDevice*, Area> areas_ ABSL_GUARDED_BY(mu_);
 };
 
 struct SnapshotStats {
@@ -96,6 +108,9 @@ class Snapshot {
   // Copies bytes [offset, offset + n) of variable i to `dst` and extends the crc by them. Offsets
   // ascend from 0 without gaps. REQUIRES: not a string variable.
   uint32_t Read(int i, size_t offset, size_t n, void* dst, uint32_t crc);
+  // For a variable on a GPU in Read's place: see ByteSource. One thread for all of them.
+  absl::StatusOr<const void*> Hold(int i, size_t offset, size_t n);
+  void Release(int i, size_t offset, size_t n);
 
   // After the last Read, or during (then of what happened so far).
   SnapshotStats stats() const;
@@ -105,6 +120,8 @@ class Snapshot {
   Snapshot() = default;
   // REQUIRES: the gate is held exclusively, and no variable is marked.
   absl::Status Mark(absl::Span<Variable* const> variables);
+  // Lets the to-host streams read what the compute streams have been given at the cut.
+  absl::Status OrderGpus();
   std::vector<std::unique_ptr<Entry>> entries_;
   ShadowPool* pool_ = nullptr;
   int64_t cut_ns_ = 0;
@@ -118,6 +135,11 @@ class SnapshotSource : public ByteSource {
     *crc = snapshot_->Read(i_, offset, n, dst, *crc);
     return absl::OkStatus();
   }
+  GpuDevice* gpu() const override { return snapshot_->variable(i_).gpu(); }
+  absl::StatusOr<const void*> Hold(uint64_t offset, size_t n) override {
+    return snapshot_->Hold(i_, offset, n);
+  }
+  void Release(uint64_t offset, size_t n) override { snapshot_->Release(i_, offset, n); }
 
  private:
   Snapshot* const snapshot_;

@@ -2,6 +2,7 @@
 // way to the file, whatever the model's size.
 //
 //   variable ──copy and crc──▶ slot ──write──▶ file      (the next slot fills meanwhile)
+//   variable on a GPU ──copy──▶ slot ──crc, write──▶ file
 #ifndef FERRY_SAVER_STAGING_H_
 #define FERRY_SAVER_STAGING_H_
 
@@ -12,6 +13,7 @@
 
 #include "absl/status/statusor.h"
 #include "runtime/base/status.h"
+#include "runtime/device/gpu_device.h"
 
 namespace ferry {
 
@@ -29,9 +31,13 @@ class StagingRing {
   StagingRing& operator=(const StagingRing&) = delete;
   ~StagingRing() { Free(); }
 
-  // ResourceExhausted without memory; InvalidArgument for sizes beyond the limits above.
-  absl::Status Init(int slots, size_t slot_bytes) {
-    if (data_ && slots == slots_ && slot_bytes == slot_bytes_) return absl::OkStatus();
+  // ResourceExhausted without memory; InvalidArgument for sizes beyond the limits above. `pinned`:
+  // page-locked, for bytes of GPUs; a pinned ring stays so.
+  absl::Status Init(int slots, size_t slot_bytes, bool pinned = false) {
+    pinned = pinned || static_cast<bool>(pinned_);
+    if (data_ && slots == slots_ && slot_bytes == slot_bytes_ && pinned == static_cast<bool>(pinned_)) {
+      return absl::OkStatus();
+    }
     if (slots < 2 || slot_bytes < kAlignment || slot_bytes % kAlignment != 0 ||
         slot_bytes > kMostBytes / static_cast<size_t>(slots)) {
       return InvalidArgument("a staging ring of ", slots, " slots of ", slot_bytes,
@@ -41,6 +47,12 @@ class StagingRing {
     Free();
     slots_ = slots;
     slot_bytes_ = slot_bytes;
+    if (pinned) {
+      FERRY_ASSIGN_OR_RETURN(pinned_, PinnedAllocator()->Allocate(size() + kAlignment));
+      data_ = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(pinned_->data()) + kAlignment -
+                                       1) / kAlignment * kAlignment);
+      return absl::OkStatus();
+    }
     void* p = mmap(nullptr, size() + kHugePage, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) {
@@ -66,11 +78,13 @@ class StagingRing {
     if (mapped_) munmap(mapped_, size() + kHugePage);
     mapped_ = nullptr;
     data_ = nullptr;
+    pinned_.reset();
   }
 
   int slots_ = 0;
   size_t slot_bytes_ = 0;
   void* mapped_ = nullptr;
+  BufferRef pinned_;
   char* data_ = nullptr;
 };
 

@@ -109,7 +109,9 @@ struct Model {
     FERRY_RETURN_IF_ERROR(root.status());
     SessionOptions session_options;
     session_options.threads = options.threads;
+    session_options.device = options.device;
     session = std::make_unique<Session>(&graph, session_options);
+    FERRY_RETURN_IF_ERROR(session->status());
     SaverOptions saver_options;
     saver_options.max_to_keep = 0;  // The bench removes files itself, outside of what it times.
     FERRY_ASSIGN_OR_RETURN(saver, Saver::Create(&graph, saver_options));
@@ -360,7 +362,9 @@ absl::StatusOr<Json> BenchRun(const BenchOptions& options) {
   FERRY_RETURN_IF_ERROR(root.status());
   SessionOptions session_options;
   session_options.threads = options.threads;
+  session_options.device = options.device;
   Session session(&graph, session_options);
+  FERRY_RETURN_IF_ERROR(session.status());
   FERRY_RETURN_IF_ERROR(session.Run({}, {}, {"init"}, nullptr));
   FERRY_ASSIGN_OR_RETURN(Session::Callable inc, session.MakeCallable({{}, {}, {"inc"}}));
   FERRY_ASSIGN_OR_RETURN(Session::Callable chain, session.MakeCallable({{"x"}, {"y"}, {}}));
@@ -430,7 +434,9 @@ absl::Status BenchTrainCase(const TrainCase& c, const BenchOptions& options, Jso
   FERRY_RETURN_IF_ERROR(BuildClassifier(train, c.sizes.front(), c.sizes.back(), &graph));
   SessionOptions session_options;
   session_options.threads = options.threads;
+  session_options.device = options.device;
   Session session(&graph, session_options);
+  FERRY_RETURN_IF_ERROR(session.status());
   FERRY_RETURN_IF_ERROR(session.Run({}, {}, {"init"}, nullptr));
   FERRY_ASSIGN_OR_RETURN(Session::Callable step,
                          session.MakeCallable({{"x", "y"}, {"loss"}, {"train_op"}}));

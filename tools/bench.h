@@ -16,6 +16,7 @@ struct BenchOptions {
   int64_t tensors = 32;
   std::string dir = ".";  // Where save and restore put their files (they are removed).
   int rounds = 9;         // Figures are medians of so many interleaved rounds.
+  std::string device = "auto";  // As SessionOptions::device.
   int threads = 0;
   int64_t (*allocations)() = nullptr;  // How often this thread allocated memory so far.
 };

@@ -50,12 +50,6 @@ void Print(const Json& json) {
   std::cout << json.dump(2, ' ', false, Json::error_handler_t::replace) << "\n";
 }
 
-absl::Status CheckDevice(const std::string& device) {
-  if (device != "gpu") return absl::OkStatus();
-  return FailedPrecondition(
-      "--device gpu: this ferry was built without a CUDA device; use --device cpu or auto");
-}
-
 // Values that can't be meant are wrong usage. These say why one is refused.
 CLI::Validator AtLeast(int64_t least) {
   return CLI::Validator(
@@ -109,7 +103,6 @@ CLI::Validator Sizes() {
 // ---- train ----
 struct TrainCommand {
   TrainOptions options;
-  std::string device = "auto";
   std::string hidden = "128,64";
   bool json = false;
 
@@ -118,7 +111,7 @@ struct TrainCommand {
                     "Folder of the checkpoints, event files and pictures")
         ->required()
         ->check(NotEmpty());
-    app->add_option("--device", device, "auto, cpu or gpu")
+    app->add_option("--device", options.device, "auto (a GPU if there is one), cpu or gpu")
         ->check(CLI::IsMember({"auto", "cpu", "gpu"}))
         ->capture_default_str();
     app->add_option("--steps", options.steps, "Train up to this step")
@@ -163,7 +156,6 @@ struct TrainCommand {
   }
 
   absl::Status Run() {
-    FERRY_RETURN_IF_ERROR(CheckDevice(device));
     if (!ParseSizes(hidden, &options.hidden)) return Internal("--hidden was not checked");
     options.stop = &stop_asked;
     options.show_progress = isatty(STDERR_FILENO) != 0;
@@ -180,6 +172,7 @@ struct TrainCommand {
              {"steps_per_second", r.steps_per_second},
              {"saves", r.saves},
              {"skipped_saves", r.skipped_saves},
+             {"device", r.device},
              {"checkpoint", r.checkpoint},
              {"event_file", r.event_file},
              {"graph_file", r.graph_file},
@@ -191,6 +184,7 @@ struct TrainCommand {
                r.saves);
     Say("test accuracy   {:.4f}\n", r.test_accuracy);
     Say("train accuracy  {:.4f}\n", r.train_accuracy);
+    Say("device          {}\n", r.device);
     Say("checkpoint      {}\n", r.checkpoint);
     Say("event file      {}   (tensorboard --logdir {})\n", r.event_file,
                options.model_dir);
@@ -346,7 +340,7 @@ struct SummaryCommand {
 // ---- bench ----
 struct BenchCommand {
   BenchOptions options;
-  std::string what, device = "auto";
+  std::string what;
   bool json = false;
 
   void Register(CLI::App* app) {
@@ -367,13 +361,12 @@ struct BenchCommand {
     app->add_option("--threads", options.threads, "0: as many as there are cores")
         ->check(CLI::Range(0, 1024))
         ->capture_default_str();
-    app->add_option("--device", device, "auto, cpu or gpu")
+    app->add_option("--device", options.device, "auto (a GPU if there is one), cpu or gpu")
         ->check(CLI::IsMember({"auto", "cpu", "gpu"}));
     app->add_flag("--json", json, "Print one JSON object");
   }
 
   absl::Status Run() {
-    FERRY_RETURN_IF_ERROR(CheckDevice(device));
     options.allocations = &AllocationCount;
     absl::StatusOr<Json> r = what == "save"      ? BenchSave(options)
                              : what == "restore" ? BenchRestore(options)

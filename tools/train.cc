@@ -12,6 +12,7 @@
 #include "fmt/format.h"
 #include "google/protobuf/text_format.h"
 #include "runtime/base/status.h"
+#include "runtime/device/gpu_device.h"
 #include "runtime/graph/ops.h"
 #include "runtime/graph/optimizer.h"
 #include "runtime/graph/variables.h"
@@ -251,9 +252,14 @@ absl::StatusOr<TrainReport> Train(FileSystem* fs, const TrainOptions& options) {
   SessionOptions session_options;
   session_options.threads = options.threads;
   session_options.file_system = fs;
+  session_options.device = options.device;
   Session session(&graph, session_options);
+  FERRY_RETURN_IF_ERROR(session.status());
 
   TrainReport report;
+  report.device = session.gpu() ? absl::StrCat(session.gpu()->name(), " (",
+                                               session.gpu()->description(), ")")
+                                : DeviceName(DeviceType::kCpu, 0);
   const std::string prefix = JoinPath(options.model_dir, "model.ckpt");
   FERRY_ASSIGN_OR_RETURN(report.checkpoint, FindStart(fs, prefix, saver.get()));
   if (!report.checkpoint.empty()) {

@@ -31,6 +31,7 @@ struct TrainOptions {
   std::string data;  // Empty: the built-in digits.
   int64_t seed = 1;  // Of the initial values and of the order of the data.
   int threads = 0;
+  std::string device = "auto";  // As SessionOptions::device.
   bool show_progress = false;  // A bar on standard error.
   // Set from outside (a signal handler): save, and end.
   const std::atomic<bool>* stop = nullptr;
@@ -44,6 +45,7 @@ struct TrainReport {
   double train_accuracy = 0, test_accuracy = 0;
   double steps_per_second = 0;  // Of this start, saves included.
   int64_t saves = 0, skipped_saves = 0;
+  std::string device;          // What it ran on.
   std::string checkpoint;      // The last one's prefix.
   std::string event_file, graph_file, chart_file;
 };

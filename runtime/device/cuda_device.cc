@@ -10,8 +10,8 @@
 #include "runtime/base/mutex.h"
 #include "runtime/base/status.h"
 #include "runtime/device/caching_allocator.h"
+#include "runtime/device/copy_pieces.h"
 #include "runtime/device/gpu_device.h"
-#include "runtime/device/pack.h"
 
 namespace ferry {
 namespace {
@@ -67,6 +67,7 @@ class CudaDevice : public GpuDevice {
     cudaDeviceProp prop;
     FERRY_RETURN_IF_ERROR(Check(cudaGetDeviceProperties(&prop, index), "cudaGetDeviceProperties"));
     multiprocessors_ = prop.multiProcessorCount;
+    total_memory_ = static_cast<int64_t>(prop.totalGlobalMem);
     description_ = absl::StrFormat("%s, compute capability %d.%d, %.1f GiB", prop.name, prop.major,
                                    prop.minor,
                                    static_cast<double>(prop.totalGlobalMem) / (1 << 30));
@@ -106,6 +107,7 @@ class CudaDevice : public GpuDevice {
   int index() const override { return index_; }
   std::string description() const override { return description_; }
   int multiprocessors() const override { return multiprocessors_; }
+  int64_t total_memory() const override { return total_memory_; }
 
   absl::Status status() const override {
     if (!lost_.load(std::memory_order_acquire)) return absl::OkStatus();
@@ -163,17 +165,17 @@ class CudaDevice : public GpuDevice {
                  "cudaMemsetAsync");
   }
 
-  absl::Status Pack(GpuStream s, void* to, const std::vector<Piece>& pieces) override {
+  absl::Status CopyPieces(GpuStream s, const std::vector<Piece>& pieces) override {
     FERRY_RETURN_IF_ERROR(MakeCurrent());
-    PackPieces args;
+    CopyPiecesArgs args;
     int count = 0;
     uint64_t most = 0;
     for (size_t i = 0; i < pieces.size(); ++i) {
-      args.pieces[count++] = {pieces[i].from, pieces[i].to_offset, pieces[i].bytes};
+      args.pieces[count++] = {pieces[i].to, pieces[i].from, pieces[i].bytes};
       most = std::max(most, pieces[i].bytes);
-      if (count < PackPieces::kMost && i + 1 < pieces.size()) continue;
+      if (count < CopyPiecesArgs::kMost && i + 1 < pieces.size()) continue;
       FERRY_RETURN_IF_ERROR(
-          CheckCuda(LaunchPack(stream(s), to, args, count, most), "the packing kernel"));
+          CheckCuda(LaunchCopyPieces(stream(s), args, count, most), "CopyPiecesKernel"));
       count = 0;
       most = 0;
     }
@@ -384,6 +386,7 @@ class CudaDevice : public GpuDevice {
 
   int index_ = 0;
   int multiprocessors_ = 1;
+  int64_t total_memory_ = 0;
   std::string description_;
   cudaStream_t streams_[3] = {};
   cudaStream_t capture_ = nullptr;

@@ -79,6 +79,7 @@ class GpuDevice {
   std::string name() const { return DeviceName(DeviceType::kGpu, index()); }
   // "NVIDIA H200, compute capability 9.0, 139.7 GiB".
   virtual std::string description() const = 0;
+  virtual int64_t total_memory() const = 0;  // Bytes.
   virtual absl::Status status() const = 0;
 
   // The device's memory: cached, in the compute stream's order. ResourceExhausted names the bytes,
@@ -100,13 +101,13 @@ class GpuDevice {
   // From memory of `other` (ordered by its compute stream) to memory of this one.
   virtual absl::Status CopyFromPeer(void* to, GpuDevice* other, const void* from, size_t n) = 0;
   virtual absl::Status Fill(void* native_stream, void* to, int byte, size_t n) = 0;
-  // Gathers pieces of device memory into `to` (device memory), one launch for all.
+  // Many copies within the device's memory, a launch for each 160 of them.
   struct Piece {
+    void* to;
     const void* from;
-    uint64_t to_offset;
     uint64_t bytes;
   };
-  virtual absl::Status Pack(GpuStream stream, void* to, const std::vector<Piece>& pieces) = 0;
+  virtual absl::Status CopyPieces(GpuStream stream, const std::vector<Piece>& pieces) = 0;
 
   // Sets *event (new, or used before on this device) to what `stream` has been given so far.
   virtual absl::Status Record(GpuStream stream, GpuEvent* event) = 0;

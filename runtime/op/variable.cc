@@ -49,15 +49,21 @@ absl::Status Variable::CheckAssign(const TensorShape& shape) const {
                          name_, "')");
 }
 
-void Variable::SwapContents(Tensor* contents) {
+absl::Status Variable::SwapContents(Tensor* contents) {
   MutexLock lock(&mu_);
   if (UpdateHook* h = hook_.load(std::memory_order_acquire)) h->BeforeUpdate(this);
-  std::swap(*current_.load(std::memory_order_relaxed), *contents);
+  Tensor* const held = current_.load(std::memory_order_relaxed);
+  if (gpu_ && held->initialized() && contents->initialized() &&
+      held->shape() == contents->shape()) {
+    return gpu_->CopyOnDevice(GpuStream::kCompute, held->raw(), contents->raw(), held->bytes());
+  }
+  std::swap(*held, *contents);
   // No Run holds a reference now: tensors of former shapes can go.
   Tensor* now = current_.load(std::memory_order_relaxed);
   owned_.erase(std::remove_if(owned_.begin(), owned_.end(),
                               [now](const std::unique_ptr<Tensor>& t) { return t.get() != now; }),
                owned_.end());
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Variable*> VariableStore::LookupOrCreate(const std::string& name, DType dtype,

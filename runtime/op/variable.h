@@ -87,8 +87,10 @@ class Variable {
   void Adopt(Tensor contents) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // Exchanges the contents with `*contents`, memory of the same device (an uninitialised tensor
-  // makes the variable uninitialised). REQUIRES: the store's gate is held exclusively; tells the hook first.
-  void SwapContents(Tensor* contents) ABSL_LOCKS_EXCLUDED(mu_);
+  // makes the variable uninitialised). On a GPU contents of the same shape are copied instead, so
+  // that the address stays; the error is the device's. REQUIRES: the store's gate is held
+  // exclusively; tells the hook first.
+  absl::Status SwapContents(Tensor* contents) ABSL_LOCKS_EXCLUDED(mu_);
 
   void set_update_hook(UpdateHook* hook) { hook_.store(hook, std::memory_order_release); }
   UpdateHook* update_hook() const { return hook_.load(std::memory_order_acquire); }

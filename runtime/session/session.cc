@@ -204,6 +204,18 @@ absl::Status Session::Run(absl::Span<const std::pair<Output, Tensor>> feeds,
   return plan->Run(values, outputs, rep_->Context(options));
 }
 
+absl::StatusOr<Variable*> Session::VariableOf(const Node* node) {
+  FERRY_ASSIGN_OR_RETURN(const std::string name, StoredName(node->attrs(), node->name()));
+  FERRY_RETURN_IF_ERROR(rep_->status);
+  GpuDevice* gpu;
+  {
+    MutexLock lock(&rep_->mu);
+    FERRY_ASSIGN_OR_RETURN(gpu, rep_->placer->Place(node));
+  }
+  return rep_->variables.LookupOrCreate(name, BaseType(node->output_type(0)),
+                                        node->output_shape(0), gpu);
+}
+
 GpuDevice* Session::gpu() const { return rep_->gpus.empty() ? nullptr : rep_->gpus.front(); }
 absl::Status Session::status() const { return rep_->status; }
 Graph* Session::graph() const { return rep_->graph; }
