@@ -556,6 +556,13 @@ absl::Status BundleWriter::Write(int slot, size_t size, uint64_t file_offset) {
   return absl::OkStatus();
 }
 
+absl::Status BundleWriter::AddFile(const std::string& path, absl::string_view contents,
+                                   Named when) {
+  FERRY_RETURN_IF_ERROR(status_);
+  has_last_stage_ |= when == Named::kAfterCommit;
+  return Do(files_.Add(when == Named::kBeforeCommit ? kBesideIndex : kAfterIndex, path, contents));
+}
+
 absl::Status BundleWriter::FinishData() {
   FERRY_RETURN_IF_ERROR(status_);
   if (data_finished_) return absl::OkStatus();

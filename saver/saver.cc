@@ -568,7 +568,8 @@ absl::StatusOr<bool> Saver::SaveAsync(Session* session, const std::string& prefi
                   ? static_cast<int64_t>(info.totalram) * static_cast<int64_t>(info.mem_unit) / 4
                   : int64_t{1} << 30;
     }
-    rep_->pool = std::make_unique<ShadowPool>(static_cast<size_t>(limit));
+    rep_->pool = std::make_unique<ShadowPool>(static_cast<size_t>(limit),
+                                              rep_->options.shadow_pool_bytes);
   }
   absl::StatusOr<std::unique_ptr<Job>> job =
       rep_->Prepare(session, prefix, options, rep_->pool.get());

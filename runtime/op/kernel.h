@@ -13,6 +13,7 @@
 #ifndef FERRY_RUNTIME_OP_KERNEL_H_
 #define FERRY_RUNTIME_OP_KERNEL_H_
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -109,6 +110,7 @@ struct RunContext {
   bool borrowed = false;
   // While the run's GPU steps are captured: the stream that takes them instead of the device's.
   void* capture_stream = nullptr;
+  std::atomic<int64_t>* replays = nullptr;  // Counts Runs that replayed a captured graph.
 };
 
 // ---------------------------------------------------------------------------------------------

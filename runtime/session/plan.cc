@@ -350,6 +350,7 @@ absl::Status Plan::RunGpuSteps(Frame* frame, const RunContext& context) const {
     if (frame->graph_) {
       FERRY_RETURN_IF_ERROR(BeforeUpdates(frame));
       FERRY_RETURN_IF_ERROR(gpu->Launch(frame->graph_.get()));
+      if (context.replays) context.replays->fetch_add(1, std::memory_order_relaxed);
     } else {
       FERRY_RETURN_IF_ERROR(RunPart(frame, context, Part::kCaptured));
     }

@@ -45,6 +45,7 @@ struct Session::Rep {
   FileSystem* const fs;
   VariableStore variables;
   std::atomic<int64_t> next_step_id{1};
+  std::atomic<int64_t> replays{0};
 
   Mutex mu;
   std::unique_ptr<Placer> placer ABSL_GUARDED_BY(mu);
@@ -131,6 +132,7 @@ struct Session::Rep {
     c.variables = &variables;
     c.fs = fs;
     if (options.timeout != absl::InfiniteDuration()) c.deadline = absl::Now() + options.timeout;
+    c.replays = &replays;
     c.step_id = next_step_id.fetch_add(1, std::memory_order_relaxed);
     return c;
   }
@@ -217,6 +219,9 @@ absl::StatusOr<Variable*> Session::VariableOf(const Node* node) {
 }
 
 GpuDevice* Session::gpu() const { return rep_->gpus.empty() ? nullptr : rep_->gpus.front(); }
+int64_t Session::graph_replays() const {
+  return rep_->replays.load(std::memory_order_relaxed);
+}
 absl::Status Session::status() const { return rep_->status; }
 Graph* Session::graph() const { return rep_->graph; }
 VariableStore* Session::variables() const { return &rep_->variables; }

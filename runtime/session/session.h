@@ -100,6 +100,8 @@ class Session {
   absl::StatusOr<Variable*> VariableOf(const Node* node);
   // The first GPU that this session uses; null if none.
   GpuDevice* gpu() const;
+  // How many Runs replayed a captured CUDA graph.
+  int64_t graph_replays() const;
   // OK, or why the session can't run (options that ask for what isn't there).
   absl::Status status() const;
   Graph* graph() const;
