@@ -6,6 +6,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "absl/strings/str_format.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "runtime/graph/ops.h"
@@ -48,10 +49,8 @@ struct Model {
       absl::StatusOr<Tensor> value = Tensor::Allocate(DType::kFloat, {sizes[i]});
       EXPECT_TRUE(value.ok());
       for (int64_t k = 0; k < sizes[i]; ++k) value->data<float>()[k] = next++;
-      char name[8];
-      snprintf(name, sizeof(name), "v%03zu", i);
-      names.push_back(name);
-      const Output v = ops::VariableV2(s.WithOpName(name), TensorShape({sizes[i]}), DType::kFloat);
+      names.push_back(absl::StrFormat("v%03d", i));
+      const Output v = ops::VariableV2(s.WithOpName(names.back()), TensorShape({sizes[i]}), DType::kFloat);
       handles.push_back({v, v, Output()});
       init.push_back(ops::Assign(s, v, ops::Const(s, *value)).node);
       step.push_back(ops::Assign(s, v, ops::AddV2(s, v, ops::Const<float>(s, 1))).node);
