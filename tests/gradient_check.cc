@@ -22,9 +22,12 @@ Tensor TestValues(const TensorShape& shape, double low, double high, uint32_t se
 }
 
 absl::StatusOr<double> MaxGradientError(const Scope& s, Output y, const std::vector<Output>& xs,
-                                        const std::vector<Tensor>& x_values, double step) {
+                                        const std::vector<Tensor>& x_values, double step,
+                                        const std::string& device) {
   FERRY_RETURN_IF_ERROR(s.status());
-  Session session(s.graph());
+  SessionOptions options;
+  options.device = device;
+  Session session(s.graph(), options);
   std::vector<std::pair<Output, Tensor>> feeds;
   for (size_t i = 0; i < xs.size(); ++i) feeds.emplace_back(xs[i], x_values[i].DeepCopy().value());
   std::vector<Tensor> out;

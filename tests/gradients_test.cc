@@ -1,4 +1,5 @@
 // Symbolic gradients: their values against central differences, what stops them, what they name.
+// Built once for the CPU and once for a GPU.
 #include "runtime/graph/gradients.h"
 
 #include <string>
@@ -12,6 +13,10 @@
 #include "runtime/session/session.h"
 #include "tests/gradient_check.h"
 
+#ifndef FERRY_TEST_DEVICE
+#define FERRY_TEST_DEVICE "cpu"
+#endif
+
 namespace ferry {
 namespace {
 
@@ -20,7 +25,8 @@ using ::ferry::testing::TestValues;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-constexpr double kTolerance = 1e-6;
+constexpr double kTolerance = 1e-6, kStep = 1e-5;
+constexpr char kDevice[] = FERRY_TEST_DEVICE;
 
 FERRY_OP("TestNoGradient").Input("x: T").Output("y: T").Attr("T: type").Shape(UnchangedShape);
 
@@ -43,7 +49,7 @@ void Check(const std::string& what, const std::vector<Tensor>& values,
       xs.push_back(DoublePlaceholder(s, known ? PartialShape(v.shape()) : PartialShape()));
     }
     Output y = f(s, xs);
-    absl::StatusOr<double> error = MaxGradientError(s, y, xs, values);
+    absl::StatusOr<double> error = MaxGradientError(s, y, xs, values, kStep, kDevice);
     ASSERT_TRUE(error.ok()) << error.status();
     EXPECT_LT(*error, kTolerance);
   }

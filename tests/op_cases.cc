@@ -15,6 +15,7 @@
 #include "runtime/graph/gradients.h"
 #include "runtime/graph/ops.h"
 #include "runtime/op/attr.h"
+#include "runtime/op/kernel.h"
 #include "runtime/session/session.h"
 
 namespace ferry {
@@ -96,7 +97,7 @@ std::vector<std::pair<std::string, Tensor>> InputsOf(const OpCase& c) {
   }
 }
 
-proto::GraphDef GraphOf(const OpCase& c, Inputs how) {
+proto::GraphDef GraphOf(const OpCase& c, Inputs how, const std::string& device) {
   proto::GraphDef graph;
   graph.mutable_versions()->set_producer(1882);
   if (how == Inputs::kOwned) AddConst(&graph, c.name + "/true", Tensor::Scalar<bool>(true));
@@ -119,7 +120,12 @@ proto::GraphDef GraphOf(const OpCase& c, Inputs how) {
       (*n->mutable_attr())["T"] = MakeAttr(value.dtype());
     }
   }
-  for (const proto::NodeDef& n : c.nodes) *graph.add_node() = n;
+  for (const proto::NodeDef& n : c.nodes) {
+    proto::NodeDef* node = graph.add_node();
+    *node = n;
+    // Without a wish, arithmetic on int32 stays on the CPU.
+    if (device == "gpu") node->set_device("/gpu:0");
+  }
   return graph;
 }
 
@@ -170,12 +176,19 @@ absl::StatusOr<std::vector<OpCase>> LoadOpCases(const std::string& file) {
   return cases;
 }
 
-absl::Status CheckOpCase(const OpCase& c, Inputs how) {
+bool HasGpuKernel(const OpCase& c) {
+  Graph graph;
+  if (!ImportGraphDef({}, GraphOf(c, Inputs::kFed, "cpu"), &graph).ok()) return false;
+  const Node* op = graph.FindNode(c.name + "/op");
+  return op && FindKernel(op->op(), DeviceType::kGpu, op->attrs()).ok();
+}
+
+absl::Status CheckOpCase(const OpCase& c, Inputs how, const std::string& device) {
   const bool fails = c.values.count("error") != 0;
   Graph graph;
   ImportOptions import;
   import.allow_unknown_ops = false;
-  const absl::Status imported = ImportGraphDef(import, GraphOf(c, how), &graph);
+  const absl::Status imported = ImportGraphDef(import, GraphOf(c, how, device), &graph);
   if (!imported.ok()) {
     if (fails && how != Inputs::kFed) return CheckError(c, imported, /*words_too=*/false);
     return Annotate(imported, "while the graph was built");
@@ -192,6 +205,7 @@ absl::Status CheckOpCase(const OpCase& c, Inputs how) {
   if (how == Inputs::kFed) feeds = InputsOf(c);
   SessionOptions options;
   options.threads = 1;
+  options.device = device;
   Session session(&graph, options);
   const absl::Status run = session.Run(feeds, fetches, {}, &found);
   if (fails) return CheckError(c, run, how == Inputs::kFed);
@@ -209,9 +223,9 @@ absl::Status CheckOpCase(const OpCase& c, Inputs how) {
   return absl::OkStatus();
 }
 
-absl::Status CheckGradientCase(const OpCase& c) {
+absl::Status CheckGradientCase(const OpCase& c, const std::string& device) {
   Graph graph;
-  FERRY_RETURN_IF_ERROR(ImportGraphDef({}, GraphOf(c, Inputs::kConst), &graph));
+  FERRY_RETURN_IF_ERROR(ImportGraphDef({}, GraphOf(c, Inputs::kConst, device), &graph));
   const Scope root(&graph);
   Node* op = graph.FindNode(c.name + "/op");
   std::vector<Output> ys, dys, xs, grads;
@@ -236,6 +250,7 @@ absl::Status CheckGradientCase(const OpCase& c) {
   }
   SessionOptions options;
   options.threads = 1;
+  options.device = device;
   Session session(&graph, options);
   std::vector<Tensor> found;
   FERRY_RETURN_IF_ERROR(session.Run({}, fetches, {}, &found));

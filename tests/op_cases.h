@@ -30,10 +30,17 @@ enum class Inputs {
 };
 
 // OK, or what differs from TensorFlow. Statically inferred shapes must fit the results too.
-absl::Status CheckOpCase(const OpCase& c, Inputs inputs);
+// `device` is where the op runs, "cpu" or "gpu" (then all the nodes that have a GPU kernel do).
+//
+// On a GPU floats that were computed with functions or in another order may differ by a little more
+// than on the CPU: see op_cases.cc.
+absl::Status CheckOpCase(const OpCase& c, Inputs inputs, const std::string& device);
+
+// Whether the case's op has a GPU kernel.
+bool HasGpuKernel(const OpCase& c);
 
 // For a case of gradients.pb: OK, or how AddSymbolicGradients' gradients differ from its own.
-absl::Status CheckGradientCase(const OpCase& c);
+absl::Status CheckGradientCase(const OpCase& c, const std::string& device);
 
 // OK, or the first difference in dtype, shape or elements. A NaN equals any NaN, an infinity only
 // itself. Other numbers may differ by tol * (the largest finite magnitude in `expected`) or rtol *

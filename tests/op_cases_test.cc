@@ -1,10 +1,12 @@
 // Single ops give what TensorFlow's CPU kernels give: values, dtypes, shapes, errors, gradients;
-// and there is a kernel for each dtype that TensorFlow has one for.
+// and there is a kernel for each dtype that TensorFlow has one for. Built once for the CPU and once
+// for a GPU.
 #include "tests/op_cases.h"
 
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <iostream>
 #include <set>
 #include <string>
 #include <vector>
@@ -14,8 +16,14 @@
 #include "runtime/op/kernel.h"
 #include "runtime/op/op_def.h"
 
+#ifndef FERRY_TEST_DEVICE
+#define FERRY_TEST_DEVICE "cpu"
+#endif
+
 namespace ferry {
 namespace {
+
+const std::string kDevice = FERRY_TEST_DEVICE;
 
 std::vector<std::string> Families() {
   std::set<std::string> names;
@@ -66,19 +74,24 @@ TEST_P(OpCasesTest, EqualTensorFlow) {
   absl::StatusOr<std::vector<OpCase>> cases = LoadOpCases("op_cases/" + GetParam() + ".pb");
   ASSERT_TRUE(cases.ok()) << cases.status();
   ASSERT_FALSE(cases->empty());
-  int ran = 0;
+  int ran = 0, on_gpu = 0;
   for (const OpCase& c : *cases) {
     if (!Registered(c)) continue;
     ++ran;
+    if (kDevice == "gpu") on_gpu += HasGpuKernel(c);
     for (const auto& [how, words] :
          {std::make_pair(Inputs::kConst, "constants"), std::make_pair(Inputs::kFed, "fed"),
           std::make_pair(Inputs::kOwned, "in place")}) {
       if (how != Inputs::kConst && c.values.count("in0") == 0) continue;
-      const absl::Status s = CheckOpCase(c, how);
+      const absl::Status s = CheckOpCase(c, how, kDevice);
       EXPECT_TRUE(s.ok()) << c.name << " (" << words << "): " << s.message();
     }
   }
   EXPECT_GT(ran, 0);
+  if (kDevice == "gpu") {
+    std::cout << GetParam() << ": " << on_gpu << " of " << ran << " cases have a GPU kernel\n";
+    RecordProperty("cases_on_gpu", on_gpu);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, OpCasesTest, ::testing::ValuesIn(Families()),
@@ -92,7 +105,7 @@ TEST(GradientCasesTest, EqualTensorFlow) {
   for (const OpCase& c : *cases) {
     if (!Registered(c)) continue;
     ++ran;
-    const absl::Status s = CheckGradientCase(c);
+    const absl::Status s = CheckGradientCase(c, kDevice);
     EXPECT_TRUE(s.ok()) << c.name << ": " << s.message();
   }
   EXPECT_GT(ran, 0);

@@ -2,7 +2,16 @@
 
 load("//tools/cuda:cuda.bzl", "if_cuda")
 
-def cuda_test(name, srcs, deps = [], orders = ["lazy"], settings = {}, size = "medium", tags = [], **kwargs):
+def cuda_test(
+        name,
+        srcs,
+        deps = [],
+        orders = ["lazy"],
+        long_orders = [],
+        settings = {},
+        size = "medium",
+        tags = [],
+        **kwargs):
     """A GoogleTest of CUDA code, once for each order in which streams may run.
 
     It runs by tools/softgpu: on a real GPU where one answers (then the orders are all the same), else
@@ -13,6 +22,7 @@ def cuda_test(name, srcs, deps = [], orders = ["lazy"], settings = {}, size = "m
       srcs: C++ sources.
       deps: libraries, cuda_library targets among them; GoogleTest's main is added.
       orders: of lazy, eager, shuffle:SEED. The first one's test is NAME.
+      long_orders: further ones, whose tests have the tag "long".
       settings: what the environment says to the software GPU (see settings.h), without the prefix:
         {"CHECKS": "all", "DEVICES": "2"}. "CHECKS" is "init" by default.
       size: as for cc_test.
@@ -30,7 +40,7 @@ def cuda_test(name, srcs, deps = [], orders = ["lazy"], settings = {}, size = "m
         deps = deps + ["@system//:gtest_main"],
         **kwargs
     )
-    for order in orders:
+    for order in orders + long_orders:
         suffix = "" if order == orders[0] else "_" + order.replace(":", "_")
         native.sh_test(
             name = name + suffix,
@@ -43,6 +53,6 @@ def cuda_test(name, srcs, deps = [], orders = ["lazy"], settings = {}, size = "m
                 ":%s_program" % name,
                 "//tests/softgpu:libraries",
             ],
-            tags = tags,
+            tags = tags + (["long"] if order in long_orders else []),
             target_compatible_with = compatible,
         )
