@@ -319,7 +319,7 @@ void ActiveMask(Machine& m, const Instruction& in) {
 std::string ReadString(Machine& m, int lane, uint64_t address) {
   std::string text;
   for (;; ++address) {
-    const uint8_t* p = Resolve(m, lane, address, 1, Access::kRead);
+    const uint8_t* p = ReadGeneric(m, lane, address, 1);
     if (!p || !*p) return text;
     text += static_cast<char>(*p);
   }
@@ -338,7 +338,7 @@ std::string Format(Machine& m, int lane, const std::string& format, uint64_t arg
   uint64_t at = 0;
   const auto next = [&](uint32_t bytes) -> uint64_t {
     at = (at + bytes - 1) / bytes * bytes;
-    const uint8_t* p = Resolve(m, lane, arguments + at, bytes, Access::kRead);
+    const uint8_t* p = ReadGeneric(m, lane, arguments + at, bytes);
     at += bytes;
     uint64_t value = 0;
     if (p) std::memcpy(&value, p, bytes);

@@ -230,6 +230,7 @@ class Runner {
     shared_.resize(m_.shared_bytes / 64 + 1);
     shared_state_.resize(m_.shared_bytes + 8);
     shared_users_.assign(m_.shared_bytes / 4 + 1, 0);
+    m_.shared_races = m_.memory->races() && warp_count_ > 1 && !m_.program->partial_barriers;
     m_.shared = shared_[0].bytes;
     m_.shared_state = shared_state_.data();
     m_.shared_users = shared_users_.data();

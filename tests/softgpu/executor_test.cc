@@ -351,7 +351,8 @@ TEST_P(ExecutorTest, DivergentControlFlow) {
 TEST_P(ExecutorTest, Integers) {
   std::vector<int64_t> a, b;
   for (int i = 0; i < 100; ++i) {
-    const int64_t x = int64_t(uint64_t(random_()) << 32 | random_()), y = x * 6364136223846793005;
+    const int64_t x = int64_t(uint64_t(random_()) << 32 | random_()),
+                  y = int64_t(uint64_t(x) * 6364136223846793005);
     a.push_back(i % 3 == 0 ? x >> (i % 60) : x);
     b.push_back((i % 2 ? y >> (i % 50) : y) | 1);
   }

@@ -145,7 +145,7 @@ void Memory::MakeWindow(Window* window, uint64_t bytes, bool host) {
   window->data = host ? reinterpret_cast<uint8_t*>(window->base) : MapShared<uint8_t>(bytes);
   // A little more, so that a check at the very end stays inside.
   window->state = MapShared<uint8_t>(bytes + kPage);
-  if (options_.races) window->epochs = MapShared<uint32_t>(bytes * 2 + kPage);
+  if (options_.races) window->epochs = MapShared<Epochs>(bytes * 2 + kPage);
 }
 
 // Finds room for an allocation that begins `offset` bytes into a page; returns its place in the
@@ -393,37 +393,37 @@ uint32_t Memory::AddReader(const Actor& actor, uint32_t readers) {
   return kMany | it->second;
 }
 
-bool Memory::CheckRace(const Actor& actor, const Window& window, uint64_t offset, uint64_t bytes,
-                       Access kind) {
+// What an access makes of 4 bytes' last writer and readers; false for a race.
+bool Memory::UpdateEpochs(const Actor& actor, Access kind, Epochs* e) {
   const uint32_t mine = actor.epoch();
-  uint32_t* e = window.epochs + offset / 4 * 2;
-  uint32_t* const end = window.epochs + ((offset + bytes + 3) / 4) * 2;
-  if (kind == Access::kRead || kind == Access::kCopy) {
-    uint32_t known_readers = 0, new_readers = mine;  // the last change, which repeats often
-    for (; e != end; e += 2) {
-      if (e[1] == mine) continue;
-      if (e[0] && !actor.Knows(e[0])) {
-        conflict_ = {e[0], true};
-        return false;
-      }
-      if (e[1] != known_readers) {
-        known_readers = e[1];
-        new_readers = AddReader(actor, e[1]);
-      }
-      e[1] = new_readers;
-    }
+  const bool read = kind == Access::kRead || kind == Access::kCopy;
+  const uint32_t atomic = kind == Access::kAtomic ? kAtomicBit : 0;
+  if (e->writer && !actor.Knows(e->writer) && !(atomic & e->writer)) {
+    conflict_ = {e->writer, true};
+    return false;
+  }
+  if (read) {
+    e->readers = AddReader(actor, e->readers);
     return true;
   }
-  const uint32_t atomic = kind == Access::kAtomic ? kAtomicBit : 0;
-  for (; e != end; e += 2) {
-    if (e[0] == (mine | atomic) && e[1] == 0) continue;
-    if (e[0] && !actor.Knows(e[0]) && !(atomic & e[0])) {
-      conflict_ = {e[0], true};
-      return false;
+  if (!CheckReaders(actor, e->readers)) return false;
+  *e = {mine | atomic, 0};
+  return true;
+}
+
+bool Memory::CheckRace(const Actor& actor, const Window& window, uint64_t offset, uint64_t bytes,
+                       Access kind) {
+  Epochs* e = window.epochs + offset / 4;
+  const uint64_t count = (offset + bytes + 3) / 4 - offset / 4;
+  // Neighbours mostly have the same past, and what became of it serves them too.
+  Epochs before = e[0], after = before;
+  if (!UpdateEpochs(actor, kind, &after)) return false;
+  for (uint64_t i = 0; i < count; ++i) {
+    if (!(e[i] == before)) {
+      before = after = e[i];
+      if (!UpdateEpochs(actor, kind, &after)) return false;
     }
-    if (e[1] && e[1] != mine && !CheckReaders(actor, e[1])) return false;
-    e[0] = mine | atomic;
-    e[1] = 0;
+    e[i] = after;
   }
   return true;
 }

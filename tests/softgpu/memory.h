@@ -181,14 +181,22 @@ class Memory {
   void InstallFaultHandler();
 
  private:
+  // Who used 4 bytes last: a step's epoch (0: none) each.
+  struct Epochs {
+    uint32_t writer = 0;
+    uint32_t readers = 0;  // since then; may stand for several
+    bool operator==(const Epochs& other) const {
+      return writer == other.writer && readers == other.readers;
+    }
+  };
   // A part of the address space with its bytes and their state; `base` counts for programs.
   struct Window {
     uint64_t base = 0;
     uint64_t bytes = 0;
     uint8_t* data = nullptr;
-    uint8_t* state = nullptr;    // a byte for each byte
-    uint32_t* epochs = nullptr;  // two for each 4 bytes, or null: last writer, readers since
-    uint64_t next = 0;           // offset of the first byte never given out
+    uint8_t* state = nullptr;  // a byte for each byte
+    Epochs* epochs = nullptr;  // one for each 4 bytes, or null
+    uint64_t next = 0;         // offset of the first byte never given out
   };
   static constexpr uint8_t kAllocated = 1;
   static constexpr uint8_t kInitialised = 2;
@@ -210,6 +218,7 @@ class Memory {
                          bool uninitialised);
   bool CheckRace(const Actor& actor, const Window& window, uint64_t offset, uint64_t bytes,
                  Access kind);
+  bool UpdateEpochs(const Actor& actor, Access kind, Epochs* e);
   bool CheckReaders(const Actor& actor, uint32_t readers);
   uint32_t AddReader(const Actor& actor, uint32_t readers);
   const Allocation* Nearest(uint64_t address) const;

@@ -14,34 +14,28 @@ enum Space { kGlobal, kShared, kLocal, kParam, kGeneric };
 // Shared memory: finds what a missing __syncthreads lets happen. For each 4 bytes: the interval
 // between barriers in which they were used last (16 bits), the warp that wrote and the warp that
 // read them then (8 bits each: index plus one, or kSeveral). Accesses of fewer bytes, and those
-// within one warp, are not looked at.
+// within one warp, are not looked at. Returns the warp that another one's access collides with.
 constexpr uint32_t kSeveral = 0xff;
 constexpr uint32_t kAtomicUser = 0xfe;
 
-bool SharedHazard(Machine& m, uint64_t offset, uint32_t bytes, Access kind, uint32_t* other) {
-  if (bytes < 4 || m.program->partial_barriers) return false;
-  const uint32_t interval = m.interval & 0xffff, me = m.warp_index + 1;
+template <uint32_t bytes, Access kind>
+inline uint32_t SharedHazard(Machine& m, uint64_t offset) {
+  const uint32_t interval = m.interval << 16, me = m.warp_index + 1;
   for (uint64_t word = offset / 4; word < (offset + bytes) / 4; ++word) {
     uint32_t& use = m.shared_users[word];
-    if (use >> 16 != interval) use = interval << 16;
-    uint32_t writer = use >> 8 & 0xff, reader = use & 0xff;
+    const uint32_t now = (use ^ interval) >> 16 ? interval : use;
+    const uint32_t writer = now >> 8 & 0xff, reader = now & 0xff;
     if (kind == Access::kRead) {
-      if (writer && writer != me) {
-        *other = writer;
-        return true;
-      }
-      reader = reader == 0 || reader == me ? me : kSeveral;
+      if (writer && writer != me) return writer;
+      use = (now & ~0xffu) | (reader == 0 || reader == me ? me : kSeveral);
     } else {
       const uint32_t who = kind == Access::kAtomic ? kAtomicUser : me;
-      if ((writer && writer != who && writer != me) || (reader && reader != me)) {
-        *other = writer && writer != who ? writer : reader;
-        return true;
-      }
-      writer = who;
+      if (writer && writer != who && writer != me) return writer;
+      if (reader && reader != me) return reader;
+      use = interval | who << 8 | reader;
     }
-    use = interval << 16 | writer << 8 | reader;
   }
-  return false;
+  return 0;
 }
 
 std::string InShared(const Machine& m, uint64_t offset, uint32_t bytes, Access kind) {
@@ -50,71 +44,84 @@ std::string InShared(const Machine& m, uint64_t offset, uint32_t bytes, Access k
          std::to_string(m.shared_bytes) + " bytes of shared memory";
 }
 
+// What is wrong with an access to shared memory: `other` is the warp that it collides with.
+__attribute__((noinline)) void FailShared(Machine& m, int lane, uint64_t address, uint32_t bytes,
+                                          Access kind, uint32_t other) {
+  const std::string access = InShared(m, address, bytes, kind);
+  if (address >= m.shared_bytes || bytes > m.shared_bytes - address) {
+    m.Fail(Report::kOutOfBounds, lane, access);
+  } else if (other == 0) {
+    m.Fail(Report::kUninitialised, lane, access + ", and nothing in this block wrote to it");
+  } else {
+    m.Fail(Report::kRace, lane,
+           access + ", which " +
+               (other == kSeveral      ? "several warps"
+                : other == kAtomicUser ? "an atomic of some warp"
+                                       : "warp " + std::to_string(other - 1)) +
+               " used since the last __syncthreads");
+  }
+}
+
+__attribute__((noinline)) void FailMisaligned(Machine& m, int lane, uint64_t address,
+                                              uint32_t bytes) {
+  const std::string place = m.memory->Describe(address);
+  m.Fail(Report::kMisaligned, lane,
+         "accesses " + std::to_string(bytes) + " bytes at an address that isn't a multiple: " +
+             (place.empty() ? std::to_string(address) : place));
+}
+
+__attribute__((noinline)) void FailSmallSpace(Machine& m, int lane, uint64_t address,
+                                              const std::string& what) {
+  m.Fail(Report::kOutOfBounds, lane,
+         "accesses offset " + std::to_string(static_cast<int64_t>(address)) + " of " + what);
+}
+
 // The bytes behind `address` of a lane, or null after a fault.
-template <Space space>
-uint8_t* At(Machine& m, int lane, uint64_t address, uint32_t bytes, Access kind) {
+template <Space space, uint32_t bytes, Access kind>
+inline uint8_t* At(Machine& m, int lane, uint64_t address) {
   if constexpr (space == kGeneric) {
     const uint64_t tag = address & kTagMask;
-    if (tag == kSharedTag) return At<kShared>(m, lane, address - tag, bytes, kind);
-    if (tag == kLocalTag) return At<kLocal>(m, lane, address - tag, bytes, kind);
-    if (tag == kParamTag) return At<kParam>(m, lane, address - tag, bytes, kind);
-    return At<kGlobal>(m, lane, address, bytes, kind);
+    if (tag == kSharedTag) return At<kShared, bytes, kind>(m, lane, address - tag);
+    if (tag == kLocalTag) return At<kLocal, bytes, kind>(m, lane, address - tag);
+    if (tag == kParamTag) return At<kParam, bytes, kind>(m, lane, address - tag);
+    return At<kGlobal, bytes, kind>(m, lane, address);
   }
   if (address & (bytes - 1)) {
-    m.Fail(Report::kMisaligned, lane,
-           "accesses " + std::to_string(bytes) + " bytes at an address that isn't a multiple: " +
-               (space == kGlobal ? m.memory->Describe(address) : std::to_string(address)));
+    FailMisaligned(m, lane, address, bytes);
     return nullptr;
   }
   if constexpr (space == kGlobal) {
     uint8_t* p = m.memory->At(*m.actor, m.device, address, bytes, kind);
     if (!p) m.FailAccess(lane, address, bytes, kind);
     return p;
-  }
-  if constexpr (space == kShared) {
-    if (address >= m.shared_bytes || bytes > m.shared_bytes - address) {
-      m.Fail(Report::kOutOfBounds, lane, InShared(m, address, bytes, kind));
-      return nullptr;
-    }
-    uint8_t* state = m.shared_state + address;
-    if (kind != Access::kWrite && m.memory->options().uninitialised) {
+  } else if constexpr (space == kShared) {
+    bool good = address < m.shared_bytes && bytes <= m.shared_bytes - address;
+    if (good && kind == Access::kWrite) {
+      std::memset(m.shared_state + address, 1, bytes);
+    } else if (good && m.memory->options().uninitialised) {
       uint8_t all = 1;
-      for (uint32_t i = 0; i < bytes; ++i) all &= state[i];
-      if (!all) {
-        m.Fail(Report::kUninitialised, lane,
-               InShared(m, address, bytes, kind) + ", and nothing in this block wrote to it");
-        return nullptr;
-      }
+      for (uint32_t i = 0; i < bytes; ++i) all &= m.shared_state[address + i];
+      good = all;
     }
-    if (kind == Access::kWrite) std::memset(state, 1, bytes);
-    uint32_t other;
-    if (SharedHazard(m, address, bytes, kind, &other)) {
-      m.Fail(Report::kRace, lane,
-             InShared(m, address, bytes, kind) + ", which " +
-                 (other == kSeveral      ? "several warps"
-                  : other == kAtomicUser ? "an atomic of some warp"
-                                         : "warp " + std::to_string(other - 1)) +
-                 " used since the last __syncthreads");
-      return nullptr;
+    uint32_t other = 0;
+    if (good && bytes >= 4 && m.shared_races) other = SharedHazard<bytes, kind>(m, address);
+    if (good && !other) return m.shared + address;
+    FailShared(m, lane, address, bytes, kind, other);
+    return nullptr;
+  } else if constexpr (space == kLocal) {
+    if (address < m.local_bytes && bytes <= m.local_bytes - address) {
+      return m.local + uint64_t{m.local_bytes} * lane + address;
     }
-    return m.shared + address;
-  }
-  if constexpr (space == kLocal) {
-    if (address >= m.local_bytes || bytes > m.local_bytes - address) {
-      m.Fail(Report::kOutOfBounds, lane,
-             "accesses offset " + std::to_string(static_cast<int64_t>(address)) +
-                 " of a thread's " + std::to_string(m.local_bytes) + " bytes of local memory");
-      return nullptr;
+    FailSmallSpace(m, lane, address,
+                   "a thread's " + std::to_string(m.local_bytes) + " bytes of local memory");
+    return nullptr;
+  } else {
+    if (kind == Access::kRead && address < m.param_bytes && bytes <= m.param_bytes - address) {
+      return const_cast<uint8_t*>(m.params) + address;
     }
-    return m.local + uint64_t{m.local_bytes} * lane + address;
-  }
-  if (kind != Access::kRead || address >= m.param_bytes || bytes > m.param_bytes - address) {
-    m.Fail(Report::kOutOfBounds, lane,
-           "accesses offset " + std::to_string(static_cast<int64_t>(address)) +
-               " of the kernel's parameters");
+    FailSmallSpace(m, lane, address, "the kernel's parameters");
     return nullptr;
   }
-  return const_cast<uint8_t*>(m.params) + address;
 }
 
 // The lanes' addresses: register s[0], of 4 bytes where s[1] isn't zero, plus the offset.
@@ -183,9 +190,14 @@ void Load(Machine& m, const Instruction& in) {
         }
         return;
       }
-      if (p && n == 1 && m.mask == kAllLanes) {
-        Word<T>* to = Lanes<T>(m, d[0]);
-        for (int i = 0; i < kLanes; ++i) to[i] = ToWord<T>(Read<T>(p + i * sizeof(T)));
+      if (p && m.mask == kAllLanes) {
+        for (int k = 0; k < n; ++k) {
+          if (n > 1 && d[k] == kNoRegister) continue;
+          Word<T>* to = Lanes<T>(m, d[k]);
+          for (int i = 0; i < kLanes; ++i) {
+            to[i] = ToWord<T>(Read<T>(p + (i * n + k) * sizeof(T)));
+          }
+        }
         return;
       }
       if (p) {
@@ -198,7 +210,7 @@ void Load(Machine& m, const Instruction& in) {
   }
   for (uint32_t mask = m.mask; mask; mask &= mask - 1) {
     const int lane = __builtin_ctz(mask);
-    const uint8_t* p = At<space>(m, lane, addresses[lane], kBytes, Access::kRead);
+    const uint8_t* p = At<space, kBytes, Access::kRead>(m, lane, addresses[lane]);
     if (!p) return;
     take(lane, p);
   }
@@ -224,10 +236,12 @@ void Store(Machine& m, const Instruction& in) {
         (space == kGlobal || !(addresses[first] & kTagMask))) {
       uint8_t* p =
           m.memory->At(*m.actor, m.device, addresses[first], kBytes * lanes, Access::kWrite);
-      if (p && n == 1 && m.mask == kAllLanes) {
-        const Word<T>* from = Lanes<T>(m, s[0]);
-        T values[kLanes];
-        for (int i = 0; i < kLanes; ++i) values[i] = static_cast<T>(from[i]);
+      if (p && m.mask == kAllLanes) {
+        T values[kLanes * n];
+        for (int k = 0; k < n; ++k) {
+          const Word<T>* from = Lanes<T>(m, s[k]);
+          for (int i = 0; i < kLanes; ++i) values[i * n + k] = static_cast<T>(from[i]);
+        }
         std::memcpy(p, values, sizeof(values));
         return;
       }
@@ -240,7 +254,7 @@ void Store(Machine& m, const Instruction& in) {
   }
   for (uint32_t mask = m.mask; mask; mask &= mask - 1) {
     const int lane = __builtin_ctz(mask);
-    uint8_t* p = At<space>(m, lane, addresses[lane], kBytes, Access::kWrite);
+    uint8_t* p = At<space, kBytes, Access::kWrite>(m, lane, addresses[lane]);
     if (!p) return;
     give(lane, p);
   }
@@ -339,7 +353,7 @@ void Atomic(Machine& m, const Instruction& in) {
   const Word<T>*b = Lanes<T>(m, in.s[2]), *c = Lanes<T>(m, in.s[3]);
   for (uint32_t mask = m.mask; mask; mask &= mask - 1) {
     const int lane = __builtin_ctz(mask);
-    uint8_t* p = At<space>(m, lane, addresses[lane], sizeof(T), Access::kAtomic);
+    uint8_t* p = At<space, sizeof(T), Access::kAtomic>(m, lane, addresses[lane]);
     if (!p) return;
     const T old = Read<T>(p);
     const T now = F::Of(old, FromWord<T>(b[lane]), FromWord<T>(c[lane]));
@@ -468,8 +482,10 @@ Handler FindAtomic(std::string_view space, std::string_view operation, std::stri
   return Find("atom." + std::string(space) + "." + std::string(operation) + "." + t);
 }
 
-uint8_t* Resolve(Machine& m, int lane, uint64_t address, uint32_t bytes, Access kind) {
-  return At<kGeneric>(m, lane, address, bytes, kind);
+const uint8_t* ReadGeneric(Machine& m, int lane, uint64_t address, uint32_t bytes) {
+  return bytes == 8   ? At<kGeneric, 8, Access::kRead>(m, lane, address)
+         : bytes == 4 ? At<kGeneric, 4, Access::kRead>(m, lane, address)
+                      : At<kGeneric, 1, Access::kRead>(m, lane, address);
 }
 
 }  // namespace softgpu

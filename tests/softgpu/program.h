@@ -137,6 +137,7 @@ struct Machine {
   uint8_t* shared_state = nullptr;   // 1: initialised, for each byte
   uint32_t* shared_users = nullptr;  // for each 4 bytes; see SharedHazard
   uint32_t interval = 1;             // counts barriers, and blocks
+  bool shared_races = false;         // whether warps can collide, and that is looked for
   uint8_t* local = nullptr;          // of the present warp: a frame for each lane
   uint32_t local_bytes = 0;
   const uint8_t* params = nullptr;
@@ -293,8 +294,8 @@ void Trap(Machine& m, const Instruction& in);
 void CallPrintf(Machine& m, const Instruction& in);
 void CallAssertFail(Machine& m, const Instruction& in);
 void IsSpace(Machine& m, const Instruction& in);
-// Where lane's generic address lies, checked as an access; null after a fault.
-uint8_t* Resolve(Machine& m, int lane, uint64_t address, uint32_t bytes, Access kind);
+// What a lane reads at a generic address: 1, 4 or 8 bytes; null after a fault.
+const uint8_t* ReadGeneric(Machine& m, int lane, uint64_t address, uint32_t bytes);
 
 }  // namespace softgpu
 
