@@ -1,5 +1,6 @@
 // Kernels for executor_test: what ordinary device code is made of, and some planted mistakes. They
 // are compiled to PTX only, for an old and a new architecture; the test computes what to expect.
+#include <cooperative_groups.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
@@ -493,7 +494,70 @@ KERNEL Prints(int n, float f) {
   if (threadIdx.x == 1) printf("n=%d f=%.2f %s %llu%%\n", n, f, "text", 1ull << 40);
 }
 
+__device__ __noinline__ float Series(float x, int n) {
+  float sum = 0;
+  for (int i = 1; i <= n; ++i) {
+    if (i % 7 == 6) return sum;
+    sum += x / i;
+  }
+  return -sum;
+}
+// Lanes call for different numbers of rounds, and some a second time.
+KERNEL Calls(const float* x, float* y) {
+  const int i = threadIdx.x;
+  float v = Series(x[i], i % 9);
+  if (i % 3 == 0) v += Series(v, i % 4);
+  y[i] = v;
+}
+
+struct Large {
+  int numbers[40];
+  short small;
+  double big;
+};
+KERNEL LargeParameter(Large large, double* y, int from) {
+  y[threadIdx.x] = large.numbers[from + threadIdx.x] + large.small + large.big;
+}
+
+// Threads of a warp that leave early, and tiles of a warp.
+KERNEL Groups(const int* x, int* y, int n) {
+  namespace cg = cooperative_groups;
+  const auto block = cg::this_thread_block();
+  const auto tile = cg::tiled_partition<8>(block);
+  __shared__ int sums[16];
+  int v = x[block.thread_rank()];
+  for (int d = 4; d > 0; d /= 2) v += tile.shfl_xor(v, d);
+  if (tile.thread_rank() == 0) sums[tile.meta_group_rank()] = v;
+  block.sync();
+  if (block.thread_rank() >= n) return;
+  const auto rest = cg::coalesced_threads();
+  y[block.thread_rank()] = sums[block.thread_rank() % 16] + rest.size() * 1000;
+}
+
+// The first half of the block hands numbers to the second through barriers of their own.
+KERNEL NamedBarriers(const int* x, int* y) {
+  __shared__ int slot[64];
+  const int i = threadIdx.x;
+  if (i < 64) {
+    slot[i] = x[i];
+    asm volatile("bar.sync 1, 64;" ::: "memory");
+    const int other = slot[63 - i];
+    asm volatile("bar.sync 1, 64;" ::: "memory");
+    slot[i] = other * 2;
+  }
+  asm volatile("bar.sync 2, 128;" ::: "memory");
+  if (i >= 64) y[i - 64] = slot[i - 64];
+}
+
 // -- mistakes --
+
+KERNEL SharedRace(float* x) {
+  __shared__ float tile[64];
+  tile[threadIdx.x] = 0;
+  __syncthreads();
+  tile[threadIdx.x] = x[threadIdx.x];
+  x[threadIdx.x] = tile[63 - threadIdx.x];
+}
 
 KERNEL OffByOne(float* x, int n) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
