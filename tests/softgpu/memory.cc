@@ -518,27 +518,22 @@ Report Memory::Explain(const Actor& actor, int device, uint64_t address, uint64_
 Report Memory::Copy(const Actor& actor, uint64_t to, uint64_t from, uint64_t bytes,
                     const std::string& what) {
   if (bytes == 0) return {};
-  const auto in_windows = [&](uint64_t address) {
-    return WindowOf(kAnyDevice, address) != nullptr;
-  };
+  // Memory outside the windows is the host's own, and isn't checked.
+  const Window* source = WindowOf(kAnyDevice, from);
   const Window* target = WindowOf(kAnyDevice, to);
   const bool to_device = target && target->data != reinterpret_cast<uint8_t*>(target->base);
-  const uint8_t* source = reinterpret_cast<const uint8_t*>(from);
-  const bool checked_source = in_windows(from);
-  const Access kind = to_device ? Access::kCopy : Access::kRead;
-  if (checked_source) {
-    source = At(actor, kAnyDevice, from, bytes, kind);
-    if (!source) return Explain(actor, kAnyDevice, from, bytes, kind, what);
+  const Access read = to_device ? Access::kCopy : Access::kRead;
+  const uint8_t* in = reinterpret_cast<const uint8_t*>(from);
+  uint8_t* out = reinterpret_cast<uint8_t*>(to);
+  if (source && !(in = At(actor, kAnyDevice, from, bytes, read))) {
+    return Explain(actor, kAnyDevice, from, bytes, read, what);
   }
-  uint8_t* sink = reinterpret_cast<uint8_t*>(to);
-  if (target) {
-    sink = At(actor, kAnyDevice, to, bytes, Access::kWrite);
-    if (!sink) return Explain(actor, kAnyDevice, to, bytes, Access::kWrite, what);
+  if (target && !(out = At(actor, kAnyDevice, to, bytes, Access::kWrite))) {
+    return Explain(actor, kAnyDevice, to, bytes, Access::kWrite, what);
   }
-  std::memmove(sink, source, bytes);
-  if (to_device && checked_source) {
-    const Window* window = WindowOf(kAnyDevice, from);
-    std::memmove(target->state + (to - target->base), window->state + (from - window->base), bytes);
+  std::memmove(out, in, bytes);
+  if (to_device && source) {
+    std::memmove(target->state + (to - target->base), source->state + (from - source->base), bytes);
   }
   return {};
 }
