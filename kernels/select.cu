@@ -77,7 +77,8 @@ class SelectKernel : public Kernel {
     }
     Broadcast b;
     // In this order, so that errors name the shapes that the CPU's name.
-    if (!kRows && !SameShape(t, e)) {
+    const bool fit = SameShape(t, e) && (condition.elements == 1 || SameShape(condition, t));
+    if (!kRows && !fit) {
       if (!MakeBroadcast(c, {t, e}, &b)) return false;
       const std::vector<int64_t> dims = b.out;
       Input values;
