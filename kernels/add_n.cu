@@ -11,11 +11,6 @@ struct Pointers {
   const void* p[kMost];
 };
 
-// What sums of T are computed in. Small integers would be promoted to int, whose overflow is
-// undefined.
-template <typename T>
-using Sum = std::conditional_t<std::is_integral_v<T> && sizeof(T) < 4, uint32_t, Wide<T>>;
-
 // From the first input to the last. out may be the first. In whole vectors while there are any.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
@@ -88,24 +83,11 @@ class AddNKernel : public Kernel {
   std::string name_;
 };
 
-template <typename... Ts>
-bool RegisterAddN() {
-  (Register(Registration{
-       "AddN",
-       {{"T", {TypeNumber<Ts>::value}}},
-       {},
-       {0},
-       true,
-       // Integers as unsigned ones, whose sums wrap around.
-       &MakeKernel<AddNKernel<typename std::conditional_t<
-           std::is_integral_v<Ts>, StorageType<sizeof(Ts)>, std::enable_if<true, Ts>>::type>>}),
-   ...);
-  return true;
-}
+template <typename T>
+using WrappingAddN = AddNKernel<Wrapping<T>>;
 
 [[maybe_unused]] const bool registered =
-    RegisterAddN<half, bfloat16, float, double, int8_t, int16_t, int32_t, int64_t, uint8_t,
-                 uint16_t, uint32_t, uint64_t>();
+    Register<WrappingAddN, FERRY_GPU_NUMBERS>("AddN", "T", {{0}, {}, true});
 
 }  // namespace
 }  // namespace gpu

@@ -6,10 +6,6 @@ namespace ferry {
 namespace gpu {
 namespace {
 
-// Small integers would be promoted to int, whose overflow is undefined.
-template <typename T>
-using Sum = std::conditional_t<std::is_integral_v<T> && sizeof(T) < 4, uint32_t, Wide<T>>;
-
 template <typename T>
 __device__ T Add(T x, T y) {
   return Narrow<T>(static_cast<Sum<T>>(Widen(x)) + static_cast<Sum<T>>(Widen(y)));
@@ -215,28 +211,15 @@ class BiasAddGradKernel : public BiasKernel {
   }
 };
 
-template <template <typename> class K, typename... Ts>
-bool RegisterBias(const char* op, const std::vector<int>& in_place) {
-  (Register(Registration{
-       op,
-       {{"T", {TypeNumber<Ts>::value}}},
-       {},
-       in_place,
-       true,
-       // Integers as unsigned ones, whose sums wrap around.
-       &MakeKernel<K<typename std::conditional_t<std::is_integral_v<Ts>, StorageType<sizeof(Ts)>,
-                                                 std::enable_if<true, Ts>>::type>>}),
-   ...);
-  return true;
-}
+template <typename T>
+using WrappingBiasAdd = BiasAddKernel<Wrapping<T>>;
+template <typename T>
+using WrappingBiasAddGrad = BiasAddGradKernel<Wrapping<T>>;
 
-#define FERRY_NUMBERS                                                                            \
-  half, bfloat16, float, double, int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, \
-      uint64_t
 [[maybe_unused]] const bool registered =
-    RegisterBias<BiasAddKernel, FERRY_NUMBERS>("BiasAdd", {0}) &&
-    RegisterBias<BiasAddKernel, FERRY_NUMBERS>("BiasAddV1", {0}) &&
-    RegisterBias<BiasAddGradKernel, FERRY_NUMBERS>("BiasAddGrad", {});
+    Register<WrappingBiasAdd, FERRY_GPU_NUMBERS>("BiasAdd", "T", {{0}, {}, true}) &&
+    Register<WrappingBiasAdd, FERRY_GPU_NUMBERS>("BiasAddV1", "T", {{0}, {}, true}) &&
+    Register<WrappingBiasAddGrad, FERRY_GPU_NUMBERS>("BiasAddGrad", "T");
 
 }  // namespace
 }  // namespace gpu

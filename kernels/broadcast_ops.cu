@@ -58,9 +58,7 @@ bool RegisterBroadcastTo() {
   return true;
 }
 
-[[maybe_unused]] const bool registered =
-    RegisterBroadcastTo<half, bfloat16, float, double, int8_t, int16_t, int32_t, int64_t, uint8_t,
-                        uint16_t, uint32_t, uint64_t, bool>();
+[[maybe_unused]] const bool registered = RegisterBroadcastTo<FERRY_GPU_NUMBERS, bool>();
 
 }  // namespace
 }  // namespace gpu

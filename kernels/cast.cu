@@ -89,8 +89,7 @@ template <typename From, typename To>
 struct StoredType {
   static constexpr bool kShared = std::is_integral_v<To> && !std::is_same_v<To, bool> &&
                                   (std::is_integral_v<From> || sizeof(To) < 4);
-  using type =
-      typename std::conditional_t<kShared, StorageType<sizeof(To)>, std::enable_if<true, To>>::type;
+  using type = typename std::conditional_t<kShared, StorageType<sizeof(To)>, Same<To>>::type;
 };
 
 template <typename From, typename To>
@@ -123,9 +122,7 @@ bool RegisterAll() {
   return true;
 }
 
-[[maybe_unused]] const bool registered =
-    RegisterAll<half, bfloat16, float, double, int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t,
-                uint32_t, uint64_t, bool>();
+[[maybe_unused]] const bool registered = RegisterAll<FERRY_GPU_NUMBERS, bool>();
 
 }  // namespace
 }  // namespace gpu

@@ -22,6 +22,12 @@ using bfloat16 = __nv_bfloat16;
 FERRY_TYPE_NUMBER(half, kHalf);
 FERRY_TYPE_NUMBER(bfloat16, kBfloat16);
 
+// Lists of element types for registration.
+#define FERRY_GPU_FLOATS half, bfloat16, float, double
+#define FERRY_GPU_SIGNED int8_t, int16_t, int32_t, int64_t
+#define FERRY_GPU_INTEGERS FERRY_GPU_SIGNED, uint8_t, uint16_t, uint32_t, uint64_t
+#define FERRY_GPU_NUMBERS FERRY_GPU_FLOATS, FERRY_GPU_INTEGERS
+
 inline cudaStream_t Stream(const Call* c) { return static_cast<cudaStream_t>(c->stream()); }
 
 // ---- Grid-stride loops ----
@@ -58,6 +64,41 @@ struct WideType<bfloat16> {
 template <typename T>
 using Wide = typename WideType<T>::type;
 
+// What holds the bits of any element of `kBytes` bytes, for kernels that only move them.
+template <int kBytes>
+struct StorageType;
+template <>
+struct StorageType<1> {
+  using type = uint8_t;
+};
+template <>
+struct StorageType<2> {
+  using type = uint16_t;
+};
+template <>
+struct StorageType<4> {
+  using type = uint32_t;
+};
+template <>
+struct StorageType<8> {
+  using type = uint64_t;
+};
+// The unsigned integer of T's size.
+template <typename T>
+using Unsigned = typename StorageType<sizeof(T)>::type;
+
+template <typename T>
+struct Same {
+  using type = T;
+};
+// Integers should wrap around, which is undefined of signed ones: T, or for those the unsigned one.
+template <typename T>
+using Wrapping =
+    typename std::conditional_t<std::is_integral_v<T>, StorageType<sizeof(T)>, Same<T>>::type;
+// What sums and products of such a type are computed in. Small integers would be promoted to int.
+template <typename T>
+using Sum = std::conditional_t<std::is_integral_v<T> && sizeof(T) < 4, uint32_t, Wide<T>>;
+
 template <typename T>
 __host__ __device__ inline Wide<T> Widen(T x) {
   return x;
@@ -83,29 +124,6 @@ template <>
 __host__ __device__ inline bfloat16 Narrow<bfloat16>(float x) {
   return __float2bfloat16_rn(x);
 }
-
-// What holds the bits of any element of `kBytes` bytes, for kernels that only move them.
-template <int kBytes>
-struct StorageType;
-template <>
-struct StorageType<1> {
-  using type = uint8_t;
-};
-template <>
-struct StorageType<2> {
-  using type = uint16_t;
-};
-template <>
-struct StorageType<4> {
-  using type = uint32_t;
-};
-template <>
-struct StorageType<8> {
-  using type = uint64_t;
-};
-// The unsigned integer of T's size. Arithmetic on it wraps around, as that on signed ones should.
-template <typename T>
-using Unsigned = typename StorageType<sizeof(T)>::type;
 
 // ---- Vectors: kVector elements of T in 16 bytes ----
 
@@ -133,7 +151,7 @@ inline bool Aligned(const void* a, const void* b = nullptr, const void* c = null
 
 // ---- Broadcast operands ----
 
-// As Broadcast, as a kernel's parameter, with divisions prepared for 32-bit indices.
+// As Broadcast, as a kernel's parameter.
 struct BroadcastView {
   int rank;
   int64_t dims[kMaxDims];

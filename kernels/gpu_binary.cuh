@@ -158,7 +158,7 @@ bool RegisterBinary(const char* op) {
 // The same where the sign doesn't matter: integers are computed as unsigned ones.
 template <typename F, typename... Ts>
 bool RegisterWrappingBinary(const char* op) {
-  (RegisterBinaryAs<F, Ts, Unsigned<Ts>, Unsigned<Ts>>(op), ...);
+  (RegisterBinaryAs<F, Ts, Wrapping<Ts>, Wrapping<Ts>>(op), ...);
   return true;
 }
 // For inputs of one shape.
@@ -167,12 +167,6 @@ bool RegisterSame(const char* op) {
   (RegisterBinaryAs<F, Ts, Ts, Ts, Shapes::kSame>(op), ...);
   return true;
 }
-
-#define FERRY_GPU_FLOATS half, bfloat16, float, double
-#define FERRY_GPU_SIGNED int8_t, int16_t, int32_t, int64_t
-#define FERRY_GPU_UNSIGNED uint8_t, uint16_t, uint32_t, uint64_t
-#define FERRY_GPU_INTEGERS FERRY_GPU_SIGNED, FERRY_GPU_UNSIGNED
-#define FERRY_GPU_NUMBERS FERRY_GPU_FLOATS, FERRY_GPU_INTEGERS
 
 }  // namespace gpu
 }  // namespace ferry

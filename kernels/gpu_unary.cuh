@@ -93,7 +93,7 @@ bool RegisterUnary(const char* op) {
 // The same where the sign doesn't matter: integers are computed as unsigned ones.
 template <typename F, typename... Ts>
 bool RegisterWrappingUnary(const char* op) {
-  (RegisterUnaryAs<F, Ts, Unsigned<Ts>, Unsigned<Ts>>(op), ...);
+  (RegisterUnaryAs<F, Ts, Wrapping<Ts>, Wrapping<Ts>>(op), ...);
   return true;
 }
 // F::Apply(T) -> bool.

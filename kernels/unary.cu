@@ -39,9 +39,7 @@ struct SignF {
 struct SquareF {
   template <typename T>
   __device__ static T Apply(T x) {
-    // Small integers would be promoted to int, whose overflow is undefined.
-    using W = std::conditional_t<std::is_integral_v<T> && sizeof(T) < 4, uint32_t, T>;
-    return static_cast<T>(static_cast<W>(x) * static_cast<W>(x));
+    return static_cast<T>(static_cast<Sum<T>>(x) * static_cast<Sum<T>>(x));
   }
 };
 struct SqrtF {
@@ -124,12 +122,10 @@ struct ReciprocalGradF {
 };
 
 [[maybe_unused]] const bool registered =
-    RegisterUnary<NegF, FERRY_GPU_FLOATS>("Neg") &&
-    RegisterWrappingUnary<NegF, FERRY_GPU_SIGNED>("Neg") &&
+    RegisterWrappingUnary<NegF, FERRY_GPU_FLOATS, FERRY_GPU_SIGNED>("Neg") &&
     RegisterUnary<AbsF, FERRY_GPU_FLOATS, FERRY_GPU_SIGNED>("Abs") &&
     RegisterUnary<SignF, FERRY_GPU_FLOATS, FERRY_GPU_SIGNED>("Sign") &&
-    RegisterUnary<SquareF, FERRY_GPU_FLOATS>("Square") &&
-    RegisterWrappingUnary<SquareF, FERRY_GPU_INTEGERS>("Square") &&
+    RegisterWrappingUnary<SquareF, FERRY_GPU_NUMBERS>("Square") &&
     RegisterUnary<SqrtF, FERRY_GPU_FLOATS>("Sqrt") &&
     RegisterUnary<RsqrtF, FERRY_GPU_FLOATS>("Rsqrt") &&
     RegisterUnary<ReciprocalF, FERRY_GPU_FLOATS>("Reciprocal") &&
