@@ -106,7 +106,7 @@ TEST(GpuSession, PlacementFollowsDeviceStrings) {
 }
 
 TEST(GpuSession, ValuesPassBetweenTwoGpus) {
-  if (GpuDevices()->size() < 2) GTEST_SKIP() << "this machine has one GPU";
+  if (GpuDevices().value().size() < 2) GTEST_SKIP() << "this machine has one GPU";
   Graph graph;
   const Scope root(&graph);
   const Output x = ops::Placeholder(root.WithOpName("x"), DType::kFloat, {-1});
