@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <deque>
 #include <fstream>
 #include <functional>
 #include <thread>
@@ -22,7 +23,10 @@
 #include "runtime/graph/variables.h"
 #include "runtime/session/session.h"
 #include "runtime/tensor/buffer.h"
+#include "saver/bundle_writer.h"
 #include "saver/saver.h"
+#include "saver/snapshot.h"
+#include "saver/staging.h"
 #include "tools/hand_written_mlp.h"
 #include "tools/train.h"
 
@@ -198,6 +202,93 @@ absl::StatusOr<double> PerCallNs(int64_t n, F&& fn) {
   return (Now() - start) / static_cast<double>(n) * 1e9;
 }
 
+// ---- GPUs ----
+
+// Files whose data goes nowhere: what is left of a save is the staging.
+class Nowhere : public FileSystem {
+ public:
+  class Writer : public BlockWriter {
+   public:
+    size_t alignment() const override { return 4096; }
+    absl::StatusOr<uint64_t> Write(const void*, size_t, uint64_t) override { return tickets_++; }
+    absl::Status Wait(uint64_t) override { return absl::OkStatus(); }
+    absl::Status Finish(uint64_t) override { return absl::OkStatus(); }
+    const char* method() const override { return "nowhere"; }
+
+   private:
+    uint64_t tickets_ = 0;
+  };
+  absl::StatusOr<std::unique_ptr<BlockWriter>> NewBlockWriter(const std::string&,
+                                                              const BlockWriterOptions&) override {
+    return std::unique_ptr<BlockWriter>(new Writer);
+  }
+  absl::StatusOr<std::unique_ptr<WritableFile>> NewWritableFile(const std::string& p) override {
+    return Posix()->NewWritableFile(p);
+  }
+  absl::StatusOr<std::unique_ptr<WritableFile>> NewAppendableFile(const std::string& p) override {
+    return Posix()->NewAppendableFile(p);
+  }
+  absl::StatusOr<std::unique_ptr<RandomAccessFile>> OpenForRead(const std::string& p) override {
+    return Posix()->OpenForRead(p);
+  }
+  absl::Status Rename(const std::string& from, const std::string& to) override {
+    return Posix()->Rename(from, to);
+  }
+  absl::Status Unlink(const std::string& p) override { return Posix()->Unlink(p); }
+  absl::Status CreateDir(const std::string& p) override { return Posix()->CreateDir(p); }
+  absl::Status RemoveDir(const std::string& p) override { return Posix()->RemoveDir(p); }
+  absl::Status SyncDir(const std::string& p) override { return Posix()->SyncDir(p); }
+  absl::StatusOr<FileInfo> Stat(const std::string& p) override { return Posix()->Stat(p); }
+  absl::StatusOr<std::vector<std::string>> List(const std::string& p) override {
+    return Posix()->List(p);
+  }
+  absl::StatusOr<std::unique_ptr<FileLock>> Lock(const std::string& p) override {
+    return Posix()->Lock(p);
+  }
+};
+
+// Seconds in which all variables pass through the ring, with their crcs, and no file is written.
+absl::StatusOr<double> StageOnly(const Model& model, const std::string& prefix, StagingRing* ring) {
+  std::vector<Variable*> variables = model.session->variables()->All();
+  Nowhere fs;
+  const double start = Now();
+  FERRY_ASSIGN_OR_RETURN(const std::unique_ptr<Snapshot> snapshot,
+                         Snapshot::Take(model.session->variables(), variables, nullptr));
+  BundleWriterOptions options;
+  options.ring = ring;
+  FERRY_ASSIGN_OR_RETURN(const std::unique_ptr<BundleWriter> writer,
+                         BundleWriter::Open(&fs, prefix, options));
+  std::deque<SnapshotSource> sources;
+  for (int i = 0; i < snapshot->size(); ++i) {
+    const Variable& v = snapshot->variable(i);
+    FERRY_RETURN_IF_ERROR(writer->Add(v.name(), v.dtype(), snapshot->shape(i),
+                                      &sources.emplace_back(snapshot.get(), i)));
+  }
+  FERRY_RETURN_IF_ERROR(writer->FinishData());
+  return Now() - start;
+}
+
+// Seconds in which `bytes` pass between a GPU and host memory by the plainest means: copies of a
+// slot's size, one after the other, of pinned or of ordinary memory.
+absl::StatusOr<double> RawCopy(GpuDevice* gpu, int64_t bytes, bool to_host, bool pinned) {
+  constexpr size_t kBlock = StagingRing::kUsualSlotBytes;
+  FERRY_ASSIGN_OR_RETURN(const BufferRef device, gpu->allocator()->Allocate(kBlock));
+  Allocator* const allocator = pinned ? PinnedAllocator() : HostAllocator::Get();
+  FERRY_ASSIGN_OR_RETURN(const BufferRef host, allocator->Allocate(kBlock));
+  std::memset(host->data(), 1, kBlock);
+  FERRY_RETURN_IF_ERROR(gpu->CopyToDevice(GpuStream::kCompute, device->data(), host->data(), kBlock));
+  FERRY_RETURN_IF_ERROR(gpu->SynchronizeAll());
+  const GpuStream stream = to_host ? GpuStream::kToHost : GpuStream::kToDevice;
+  const double start = Now();
+  for (int64_t at = 0; at < bytes; at += static_cast<int64_t>(kBlock)) {
+    const size_t n = std::min<size_t>(kBlock, static_cast<size_t>(bytes - at));
+    FERRY_RETURN_IF_ERROR(to_host ? gpu->CopyToHost(stream, host->data(), device->data(), n)
+                                  : gpu->CopyToDevice(stream, device->data(), host->data(), n));
+  }
+  FERRY_RETURN_IF_ERROR(gpu->SynchronizeAll());
+  return Now() - start;
+}
+
 }  // namespace
 
 absl::StatusOr<Json> BenchSave(const BenchOptions& options) {
@@ -211,6 +302,13 @@ absl::StatusOr<Json> BenchSave(const BenchOptions& options) {
   const double mb = static_cast<double>(model.bytes) / 1e6;
   const std::string raw = dir.File("raw");
   std::vector<double> save, direct, buffered, copy, ratio;
+  std::vector<double> staging, pinned, pageable;  // On a GPU.
+  GpuDevice* const gpu = model.session->gpu();
+  StagingRing ring;
+  if (gpu) {
+    FERRY_RETURN_IF_ERROR(
+        ring.Init(StagingRing::kUsualSlots, StagingRing::kUsualSlotBytes, true));
+  }
   double growth = 0;
   // A first round, not counted, makes the files and the memory.
   for (int round = -1; round < options.rounds; ++round) {
@@ -228,7 +326,18 @@ absl::StatusOr<Json> BenchSave(const BenchOptions& options) {
     dir.RemoveFiles();
     FERRY_ASSIGN_OR_RETURN(const double b, RawWrite(raw, model.bytes, block.data, kBlock));
     FERRY_RETURN_IF_ERROR(FileSystem::Posix()->Unlink(raw));
+    double staged = 0, fast = 0, slow = 0;
+    if (gpu) {
+      FERRY_ASSIGN_OR_RETURN(staged, StageOnly(model, dir.File("staged"), &ring));
+      FERRY_ASSIGN_OR_RETURN(fast, RawCopy(gpu, model.bytes, true, true));
+      FERRY_ASSIGN_OR_RETURN(slow, RawCopy(gpu, model.bytes, true, false));
+    }
     if (round < 0) continue;
+    if (gpu) {
+      staging.push_back(staged);
+      pinned.push_back(fast);
+      pageable.push_back(slow);
+    }
     save.push_back(s);
     direct.push_back(d);
     buffered.push_back(b);
@@ -242,6 +351,12 @@ absl::StatusOr<Json> BenchSave(const BenchOptions& options) {
     auto step = [&]() -> absl::StatusOr<double> {
       const double start = Now();
       FERRY_RETURN_IF_ERROR(model.step.Run({}, nullptr));
+      if (gpu) {
+        // Until the step is done, which the save's copies needn't be.
+        GpuEvent done;
+        FERRY_RETURN_IF_ERROR(gpu->Record(GpuStream::kCompute, &done));
+        FERRY_RETURN_IF_ERROR(gpu->Synchronize(done));
+      }
       return Now() - start;
     };
     for (int i = 0; i < 5; ++i) {
@@ -277,7 +392,7 @@ absl::StatusOr<Json> BenchSave(const BenchOptions& options) {
       copy.push_back(Now() - start);
     }
   }
-  return Json{{"mib", options.mib},
+  Json json{{"mib", options.mib},
               {"tensors", options.tensors},
               {"rounds", options.rounds},
               {"save_mb_per_s", Round(mb / Median(save), 1)},
@@ -290,6 +405,18 @@ absl::StatusOr<Json> BenchSave(const BenchOptions& options) {
               {"stall_to_copy", Round(Median(stall) / Median(copy))},
               {"step_during_save_to_usual", Round(Median(during))},
               {"rss_growth_mib", Round(growth, 1)}};
+  if (gpu) {
+    const double copy_s = Median(pinned), write_s = Median(direct), save_s = Median(save);
+    json["device"] = gpu->name();
+    json["pinned_copy_mb_per_s"] = Round(mb / copy_s, 1);
+    json["pageable_copy_mb_per_s"] = Round(mb / Median(pageable), 1);
+    json["staging_mb_per_s"] = Round(mb / Median(staging), 1);
+    json["staging_to_pinned"] = Round(copy_s / Median(staging));
+    // 1: the shorter of copying and writing is hidden behind the longer; 0: one after the other.
+    json["overlap"] = Round(std::clamp(
+        (copy_s + write_s - save_s) / std::min(copy_s, write_s), 0.0, 1.0));
+  }
+  return json;
 }
 
 absl::StatusOr<Json> BenchRestore(const BenchOptions& options) {
@@ -305,7 +432,8 @@ absl::StatusOr<Json> BenchRestore(const BenchOptions& options) {
   FERRY_ASSIGN_OR_RETURN(Tensor memory, Tensor::Allocate(DType::kUint8, {model.bytes}));
   std::memset(memory.raw(), 1, memory.bytes());
   const int threads = model.session->pool()->threads();
-  std::vector<double> restore, raw, ratio;
+  std::vector<double> restore, raw, ratio, pinned, pageable;
+  GpuDevice* const gpu = model.session->gpu();
   double growth = 0;
   for (int round = -1; round < options.rounds; ++round) {
     // read() into memory that is there already, with as many threads.
@@ -332,12 +460,21 @@ absl::StatusOr<Json> BenchRestore(const BenchOptions& options) {
     FERRY_RETURN_IF_ERROR(model.saver->Restore(model.session.get(), prefix));
     const double t = Now() - start;
     growth = std::max(growth, MemoryMib("VmHWM") - before);
+    double fast = 0, slow = 0;
+    if (gpu) {
+      FERRY_ASSIGN_OR_RETURN(fast, RawCopy(gpu, model.bytes, false, true));
+      FERRY_ASSIGN_OR_RETURN(slow, RawCopy(gpu, model.bytes, false, false));
+    }
     if (round < 0) continue;
+    if (gpu) {
+      pinned.push_back(fast);
+      pageable.push_back(slow);
+    }
     restore.push_back(t);
     raw.push_back(r);
     ratio.push_back(r / t);
   }
-  return Json{{"mib", options.mib},
+  Json json{{"mib", options.mib},
               {"tensors", options.tensors},
               {"rounds", options.rounds},
               {"threads", threads},
@@ -345,6 +482,13 @@ absl::StatusOr<Json> BenchRestore(const BenchOptions& options) {
               {"raw_read_mb_per_s", Round(mb / Median(raw), 1)},
               {"ratio_to_raw", Round(Median(ratio))},
               {"rss_growth_mib", Round(growth, 1)}};
+  if (gpu) {
+    json["device"] = gpu->name();
+    json["pinned_copy_mb_per_s"] = Round(mb / Median(pinned), 1);
+    json["pageable_copy_mb_per_s"] = Round(mb / Median(pageable), 1);
+    json["ratio_to_pinned"] = Round(Median(pinned) / Median(restore));
+  }
+  return json;
 }
 
 absl::StatusOr<Json> BenchRun(const BenchOptions& options) {

@@ -238,6 +238,8 @@ absl::Status Plan::RunCopy(Frame* frame, size_t t) const {
       return gpu->CopyFromPeer(to->raw(), step.peer, from.raw(), n);
     case Kind::kToDevice: {
       if (n == 0) return absl::OkStatus();
+      // Once, so it may wait; pinned memory would stay for nothing.
+      if (step.once) return gpu->CopyToDevice(GpuStream::kCompute, to->raw(), from.raw(), n);
       // The last Run's copy has read the staging memory long ago, as a rule.
       FERRY_RETURN_IF_ERROR(gpu->Synchronize(*event));
       BufferRef& staging = frame->staging_[static_cast<size_t>(step.event)];
