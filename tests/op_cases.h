@@ -30,10 +30,8 @@ enum class Inputs {
 };
 
 // OK, or what differs from TensorFlow. Statically inferred shapes must fit the results too.
-// `device` is where the op runs, "cpu" or "gpu" (then all the nodes that have a GPU kernel do).
-//
-// On a GPU floats that were computed with functions or in another order may differ by a little more
-// than on the CPU: see op_cases.cc.
+// `device` is "cpu" or "gpu": then the nodes that have a GPU kernel run there, with the same
+// tolerances.
 absl::Status CheckOpCase(const OpCase& c, Inputs inputs, const std::string& device);
 
 // Whether the case's op has a GPU kernel.
