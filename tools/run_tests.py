@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -61,7 +62,7 @@ def _run_bazel_tests(long, config=None):
     with tempfile.NamedTemporaryFile(suffix=".json") as events:
         arguments = [f"--build_event_json_file={events.name}", "--keep_going", "--noshow_progress"]
         if long:
-            arguments.append("--test_tag_filters=")
+            arguments += ["--test_tag_filters=", "--test_env=FERRY_LONG_TESTS=1"]
         if config:
             arguments.append("--build_tests_only")
         status = _bazel("test", *arguments, "//...", config=config).returncode
@@ -71,11 +72,11 @@ def _run_bazel_tests(long, config=None):
     return counts
 
 
-def _prepare_venv():
-    """Installs the pinned packages into .venv/, unless they are there; returns its Python."""
-    venv = _ROOT / ".venv"
+def _prepare_venv(name, requirements):
+    """Installs the pinned packages into a folder, unless they are there; returns its Python."""
+    venv = _ROOT / name
     python = venv / "bin" / "python"
-    requirements = _ROOT / "tests" / "tf" / "requirements.txt"
+    requirements = _ROOT / requirements
     # A copy that is written last tells that the installation was complete.
     installed = venv / "installed.txt"
     if not installed.exists() or installed.read_bytes() != requirements.read_bytes():
@@ -84,6 +85,22 @@ def _prepare_venv():
                         "--no-cache-dir", "-r", requirements], check=True)
         installed.write_bytes(requirements.read_bytes())
     return python
+
+
+def _prepare_cuda():
+    """Where there is no CUDA toolkit, installs one from Python's packages into .cuda/, so that the
+    CUDA code is built and tested here too: on the software GPU, if there is no other."""
+    homes = [os.environ.get("CUDA_HOME"), "/usr/local/cuda"]
+    if (os.environ.get("FERRY_CUDA") == "0" or shutil.which("nvcc") or
+            any(home and os.access(home + "/bin/nvcc", os.X_OK) for home in homes)):
+        return
+    _prepare_venv(".cuda", "tests/gpu/requirements.txt")
+    home = next((_ROOT / ".cuda").glob("lib/python3*/site-packages/nvidia/cu13"))
+    for library in (home / "lib").glob("*.so.13"):
+        link = library.with_suffix("")  # What the linker looks for, which the packages lack.
+        if not link.exists():
+            link.symlink_to(library.name)
+    os.environ["CUDA_HOME"] = str(home)
 
 
 def _run_python_test(python, test, environment):
@@ -117,7 +134,7 @@ def _run_all_python_tests(long, phases):
     counts = _run_python_tests("cli", sys.executable, environment, phases)
     with phases.measure("virtual environment"):
         try:
-            python = _prepare_venv()
+            python = _prepare_venv(".venv", "tests/tf/requirements.txt")
         except (OSError, subprocess.CalledProcessError) as error:
             counts.fail(f"virtual environment: {error}")
             return counts
@@ -130,6 +147,11 @@ def main():
     phases = _Phases()
     phases.add("packages", time.time() - float(os.environ.get("FERRY_TEST_START", time.time())))
     total = test_summary.Counts()
+    with phases.measure("CUDA toolkit"):
+        try:
+            _prepare_cuda()
+        except (OSError, StopIteration, subprocess.CalledProcessError) as error:
+            total.fail(f"CUDA toolkit: {error}")
     if not args.sanitizers:
         with phases.measure("build and C++ tests"):
             total += _run_bazel_tests(args.long)
