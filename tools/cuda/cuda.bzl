@@ -3,6 +3,9 @@
 load("@bazel_tools//tools/cpp:toolchain_utils.bzl", "find_cpp_toolchain")
 load("@local_cuda//:toolkit.bzl", "CUDA_HOME", "CUDA_VERSION")
 
+# What --config=cuda-all builds for (.bazelrc says it too).
+ALL_ARCHS = ["75", "80", "86", "89", "90", "100", "120"]
+
 _FlagInfo = provider(fields = ["value"])
 
 def _flag_impl(ctx):
@@ -27,9 +30,10 @@ def _host_flags(ctx):
 def _nvcc_arguments(ctx, compiler, context):
     args = ctx.actions.args()
     args.add_all(["-std=c++17", "--cudart=shared", "-ccbin", compiler, "-I."])
-    archs = ctx.attr._archs[_FlagInfo].value.split(",")
+    archs = ctx.attr.archs or ctx.attr._archs[_FlagInfo].value.split(",")
     args.add_all(["-gencode=arch=compute_%s,code=sm_%s" % (a, a) for a in archs])
-    args.add("-gencode=arch=compute_%s,code=compute_%s" % (archs[-1], archs[-1]))
+    args.add("-gencode=arch=compute_%s,code=compute_%s" % (archs[0], archs[0]))
+    args.add("--threads=0" if len(archs) > 1 else "--threads=1")
     if ctx.var["COMPILATION_MODE"] == "dbg":
         args.add_all(["-O0", "-g", "-lineinfo"])
     else:
@@ -101,6 +105,7 @@ _cuda_library = rule(
         "deps": attr.label_list(providers = [CcInfo]),
         "nvccopts": attr.string_list(),
         "alwayslink": attr.bool(),
+        "archs": attr.string_list(),
         "_archs": attr.label(default = "//tools/cuda:archs"),
         "_cc_toolchain": attr.label(default = "@bazel_tools//tools/cpp:current_cc_toolchain"),
     },
@@ -117,7 +122,8 @@ def cuda_library(name, deps = [], **kwargs):
     Args:
       name: the target's name.
       deps: cc_library and cuda_library targets; cudart is added.
-      **kwargs: srcs, hdrs, nvccopts, alwayslink and the attributes that every rule has.
+      **kwargs: srcs, hdrs, nvccopts, alwayslink, archs (in place of //tools/cuda:archs) and the
+        attributes that every rule has.
     """
     _cuda_library(
         name = name,
