@@ -1,6 +1,8 @@
 // The software GPU's own calls, for tests; control.h finds them.
 #include <cstdint>
+#include <memory>
 #include <string>
+#include <utility>
 
 #include "tests/softgpu/runtime.h"
 
@@ -66,6 +68,36 @@ void __cudaSoftgpuSpendHostTime(const char* name, double microseconds, uint64_t 
   thread.clock += microseconds;
   runtime.timeline.Log(
       {start, thread.clock, -1, thread.number, Engine::kHost, "host", bytes, name});
+}
+
+// For programs with an allocator of their own; see docs/software-gpu.md. In the order of the stream:
+// the block at `pointer`, which cudaMalloc gave, was handed out anew for `used` bytes, or let go if
+// `used` is 0. False where no such block begins there.
+int __cudaSoftgpuNarrow(void* pointer, size_t used, cudaStream_t handle) {
+  using namespace softgpu;  // NOLINT
+  const cudaError_t error = Call("narrow", CallKind::kInner, [&](Runtime* runtime, auto*, auto*) {
+    const uint64_t address = reinterpret_cast<uint64_t>(pointer);
+    Stream* stream = runtime->FindStream(handle);
+    Memory::Allocation allocation;
+    if (stream == nullptr || !runtime->memory.Find(address, &allocation) ||
+        allocation.device == Memory::kHost || allocation.address != address ||
+        used > allocation.bytes) {
+      return cudaErrorInvalidValue;
+    }
+    auto work = std::make_shared<Work>();
+    work->kind = "narrow";
+    work->name = "use of " + std::to_string(used) + " bytes";
+    work->device = allocation.device;
+    work->engine = Engine::kHost;
+    work->counts = false;
+    work->run = [runtime, address, used](const Actor&, double*) {
+      // It may have been freed meanwhile.
+      runtime->memory.Narrow(address, used);
+      return Report();
+    };
+    return runtime->Queue(stream, std::move(work));
+  });
+  return error == cudaSuccess;
 }
 
 }  // extern "C"

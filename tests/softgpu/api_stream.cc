@@ -376,10 +376,8 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec_handle, cudaStream_t handle) {
     std::vector<OperationPtr> after = runtime->ImpliedWaits(stream);
     if (exec->last != nullptr) after.push_back(exec->last);
     exec->last = runtime->queues.AddGraph(
-        stream->queue, *exec->graph, std::move(after), thread->clock, [runtime](const Work& work) {
-          if (work.host != nullptr) return cudaSuccess;
-          return runtime->settings.faults.OnWork(std::string(work.kind) == "kernel");
-        });
+        stream->queue, *exec->graph, std::move(after), thread->clock,
+        [runtime](const Work& work) { return runtime->FaultOf(work); });
     stream->queries = 0;
     runtime->queues.Advance();
     return cudaSuccess;
@@ -407,7 +405,8 @@ cudaError_t cudaGraphGetNodes(cudaGraph_t handle, cudaGraphNode_t* nodes, size_t
     const Graph* graph = runtime->graphs.Find(handle);
     if (graph == nullptr) return cudaErrorInvalidValue;
     if (nodes != nullptr) return runtime->Refuse("cudaGraphGetNodes of more than their number");
-    *count = graph->nodes.size();
+    *count = std::count_if(graph->nodes.begin(), graph->nodes.end(),
+                           [](const Graph::Node& node) { return node.work->counts; });
     return cudaSuccess;
   });
 }

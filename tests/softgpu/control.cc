@@ -27,6 +27,11 @@ std::string Get(const std::string& name) {
   return value == nullptr ? "" : value;
 }
 
+bool Narrow(void* pointer, size_t used, void* stream) {
+  static auto* const narrow = Find<int(void*, size_t, void*)>("__cudaSoftgpuNarrow");
+  return narrow != nullptr && narrow(pointer, used, stream) != 0;
+}
+
 void SpendHostTime(const std::string& name, double microseconds, uint64_t bytes) {
   static auto* const spend = Find<void(const char*, double, uint64_t)>("__cudaSoftgpuSpendHostTime");
   if (spend != nullptr) spend(name.c_str(), microseconds, bytes);

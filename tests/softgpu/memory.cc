@@ -189,6 +189,7 @@ uint64_t Memory::Allocate(int device, uint64_t bytes, bool variable) {
   Allocation a;
   a.address = window->base + at;
   a.bytes = bytes;
+  a.used = bytes;
   a.device = device;
   a.number = ++count_;
   a.variable = variable;
@@ -208,6 +209,7 @@ void* Memory::AllocatePinned(uint64_t bytes) {
   Allocation a;
   a.address = pinned_.base + at;
   a.bytes = bytes;
+  a.used = bytes;
   a.number = ++count_;
   allocations_[a.address] = a;
   return reinterpret_cast<void*>(a.address);
@@ -263,6 +265,7 @@ bool Memory::Register(void* address, uint64_t bytes) {
   Allocation a;
   a.address = at;
   a.bytes = bytes;
+  a.used = bytes;
   a.number = ++count_;
   a.registered = true;
   allocations_[at] = a;
@@ -314,6 +317,21 @@ bool Memory::Find(uint64_t address, Allocation* allocation) const {
   return true;
 }
 
+bool Memory::Narrow(uint64_t address, uint64_t used) {
+  std::lock_guard<std::mutex> lock(mu_);
+  const auto it = allocations_.find(address);
+  if (it == allocations_.end()) return false;
+  Allocation& a = it->second;
+  if (a.freed || a.device == kHost || a.variable || used > a.bytes) return false;
+  a.used = used;
+  const Window& window = windows_[a.device];
+  const uint64_t offset = address - window.base;
+  std::memset(window.data + offset, kPoison, a.bytes);
+  std::memset(window.state + offset, kAllocated, used);
+  std::memset(window.state + offset + used, 0, a.bytes - used);
+  return true;
+}
+
 int Memory::DeviceOf(uint64_t address) const {
   for (size_t i = 0; i < windows_.size(); ++i) {
     if (address - windows_[i].base < windows_[i].bytes) return static_cast<int>(i);
@@ -325,13 +343,6 @@ void Memory::Initialise(uint64_t address, const void* bytes, uint64_t count) {
   const Window* window = WindowOf(kAnyDevice, address);
   std::memcpy(window->data + (address - window->base), bytes, count);
   std::memset(window->state + (address - window->base), kAllocated | kInitialised, count);
-}
-
-void Memory::Forget(uint64_t address, uint64_t bytes) {
-  const Window* window = WindowOf(kAnyDevice, address);
-  if (!window || window == &pinned_) return;
-  std::memset(window->data + (address - window->base), kPoison, bytes);
-  std::memset(window->state + (address - window->base), kAllocated, bytes);
 }
 
 const Memory::Window* Memory::Other(int device, uint64_t address) const {
@@ -441,7 +452,11 @@ std::string Memory::DescribeLocked(uint64_t address) const {
   };
   std::string text = Hex(address) + ", ";
   if (a && address - a->address < a->bytes) {
-    return text + Bytes(address - a->address) + " into " + of(*a);
+    text += Bytes(address - a->address) + " into " + of(*a);
+    if (!a->freed && address - a->address >= a->used) {
+      text += ", of which the program's allocator handed out " + Bytes(a->used);
+    }
+    return text;
   }
   // The nearer of the neighbours names the mistake better.
   auto next = allocations_.upper_bound(address);

@@ -118,6 +118,7 @@ class Memory {
     uint64_t number = 0;  // counted from 1, device and pinned memory together
     bool freed = false;
     bool registered = false;  // host memory that the program pinned itself
+    uint64_t used = 0;        // the bytes that may be used now; see Narrow
     bool variable = false;    // a module's variable; no leak, and not counted in used()
   };
 
@@ -152,8 +153,10 @@ class Memory {
   int DeviceOf(uint64_t address) const;
   // Puts bytes into live device memory that nothing has used yet, as no actor's operation.
   void Initialise(uint64_t address, const void* bytes, uint64_t count);
-  // Makes bytes of live memory uninitialised and poisoned again.
-  void Forget(uint64_t address, uint64_t bytes);
+  // For programs that hand out device memory themselves: the live allocation that begins at
+  // `address` is uninitialised again, and no more than its first `used` bytes may be used. False
+  // where none begins there, or it is shorter.
+  bool Narrow(uint64_t address, uint64_t used);
 
   // The interpreter's pointer to `bytes` bytes of device, pinned or registered memory at
   // `address`, for an access by `actor` from a kernel of `device` (or kAnyDevice); or null where a

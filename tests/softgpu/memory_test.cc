@@ -138,9 +138,15 @@ TEST_F(MemoryTest, ChecksInitialisationOfEachByte) {
   EXPECT_EQ(*memory_.At(a_, 0, p + 37, 1, Access::kCopy), Memory::kPoison);
   EXPECT_TRUE(memory_.Fill(a_, p + 37, 7, 1, "fill").ok());
   EXPECT_EQ(Read(a_, p, 64), Report::kOk);
-  memory_.Forget(p + 8, 8);
+  // Handed out anew for fewer bytes, by an allocator of the program's own.
+  EXPECT_FALSE(memory_.Narrow(p + 8, 8));
+  EXPECT_FALSE(memory_.Narrow(p, 65));
+  EXPECT_TRUE(memory_.Narrow(p, 16));
   EXPECT_EQ(Read(a_, p + 8, 8), Report::kUninitialised);
-  EXPECT_EQ(Read(a_, p + 16, 8), Report::kOk);
+  EXPECT_EQ(Write(a_, p, 16), Report::kOk);
+  EXPECT_EQ(Read(a_, p, 16), Report::kOk);
+  EXPECT_EQ(Write(a_, p, 17), Report::kOutOfBounds);
+  EXPECT_THAT(text_, HasSubstr("handed out 16 bytes"));
 
   Memory::Options options;
   options.uninitialised = false;

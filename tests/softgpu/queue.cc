@@ -212,8 +212,10 @@ void Queues::Finish(const OperationPtr& operation, double duration) {
   if (work != nullptr) {
     const double start = timeline_->Place(operation->device, work->engine, ready, duration);
     operation->end = start + duration;
-    timeline_->Log({start, operation->end, operation->device, queue->number, work->engine,
-                    work->kind, work->bytes, work->name});
+    if (work->counts) {
+      timeline_->Log({start, operation->end, operation->device, queue->number, work->engine,
+                      work->kind, work->bytes, work->name});
+    }
   }
   queue->end = operation->end;
   if (memory_->races()) operation->clock = queue->actor->clock();

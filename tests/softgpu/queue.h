@@ -42,6 +42,8 @@ struct Work {
   std::function<Report(const Actor& actor, double* microseconds)> run;
   // A host function: called without the lock.
   std::function<void()> host;
+  // Whether it is work that a real GPU has too: for faults and the timeline.
+  bool counts = true;
   // The pinned memory that it reads or writes, if any.
   uint64_t pinned_address = 0;
 };

@@ -138,9 +138,14 @@ std::vector<OperationPtr> Runtime::ImpliedWaits(Stream* stream) {
   return waits;
 }
 
+cudaError_t Runtime::FaultOf(const Work& work) {
+  if (work.host != nullptr || !work.counts) return cudaSuccess;
+  return settings.faults.OnWork(/*kernel=*/std::string(work.kind) == "kernel");
+}
+
 cudaError_t Runtime::Queue(Stream* stream, std::shared_ptr<const Work> work) {
   ThreadState& thread = CurrentThread();
-  thread.clock += settings.model.queue_us;
+  if (work->counts) thread.clock += settings.model.queue_us;
   if (stream->capture != nullptr) {
     Capture& capture = *stream->capture;
     if (capture.broken) return cudaErrorStreamCaptureInvalidated;
@@ -151,9 +156,7 @@ cudaError_t Runtime::Queue(Stream* stream, std::shared_ptr<const Work> work) {
   }
   const cudaError_t error = CheckDefaultStream(stream);
   if (error != cudaSuccess) return error;
-  const bool kernel = std::string(work->kind) == "kernel";
-  const cudaError_t lose =
-      work->host == nullptr ? settings.faults.OnWork(kernel) : cudaSuccess;
+  const cudaError_t lose = FaultOf(*work);
   queues.Add(stream->queue, std::move(work), ImpliedWaits(stream), thread.clock, lose);
   stream->queries = 0;
   queues.Advance();

@@ -164,6 +164,8 @@ class Runtime {
   Stream* FindStream(cudaStream_t handle);
   Event* FindEvent(cudaEvent_t handle);
 
+  // Counts a piece of work; what its device must be lost with when it runs, or cudaSuccess.
+  cudaError_t FaultOf(const Work& work);
   // Queues work on a stream, or adds it to the graph that the stream is captured into.
   cudaError_t Queue(Stream* stream, std::shared_ptr<const Work> work);
   // Marks the end of what the stream has; also the legacy default stream's rule.

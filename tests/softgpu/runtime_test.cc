@@ -523,6 +523,37 @@ TEST_F(SoftwareGpuTest, UseAfterFreeOfAQueuedCopyIsReported) {
   Forget();
 }
 
+TEST_F(SoftwareGpuTest, AProgramsAllocatorTellsWhatItHandsOut) {
+  ASSERT_EQ("", Set("ON_REPORT", "error"));
+  float* const block = device_[0];
+  EXPECT_FALSE(softgpu::Narrow(block + 64, 4, a_));
+  EXPECT_FALSE(softgpu::Narrow(block, kBytes + 1, a_));
+  // In the order of the stream: work before it still has the whole block.
+  ASSERT_CUDA_OK(cudaMemsetAsync(block, 0, kBytes, a_));
+  Add(block, device_[1], kN, 1, a_);
+  ASSERT_TRUE(softgpu::Narrow(block, 100 * sizeof(float), a_));
+  ASSERT_CUDA_OK(cudaMemsetAsync(block, 0, 100 * sizeof(float), a_));
+  Add(block, device_[1], 100, 1, a_);
+  EXPECT_CUDA(cudaSuccess, cudaStreamSynchronize(a_));
+  AddBeyond(block, device_[1], 100, 1, a_);
+  EXPECT_CUDA(cudaErrorIllegalAddress, cudaStreamSynchronize(a_));
+  EXPECT_THAT(Get("reports"), HasSubstr("handed out 400 bytes"));
+  Forget();
+  ASSERT_EQ("", Set("ON_REPORT", "error"));
+  // Handed out anew, the old contents are gone; let go, it can't be used at all.
+  ASSERT_CUDA_OK(cudaMemsetAsync(device_[0], 0, kBytes, a_));
+  ASSERT_TRUE(softgpu::Narrow(device_[0], kBytes, a_));
+  Add(device_[0], device_[1], kN, 1, a_);
+  EXPECT_CUDA(cudaErrorIllegalAddress, cudaStreamSynchronize(a_));
+  EXPECT_THAT(Get("reports"), HasSubstr("nothing wrote to it"));
+  Forget();
+  ASSERT_EQ("", Set("ON_REPORT", "error"));
+  ASSERT_TRUE(softgpu::Narrow(device_[0], 0, a_));
+  ASSERT_CUDA_OK(cudaMemsetAsync(device_[0], 0, kBytes, a_));
+  EXPECT_CUDA(cudaErrorIllegalAddress, cudaStreamSynchronize(a_));
+  Forget();
+}
+
 TEST_F(SoftwareGpuTest, ALaunchThatNeverEndsIsReported) {
   ASSERT_EQ("", Set("ON_REPORT", "error"));
   ASSERT_EQ("", Set("BUDGET", "100000"));
