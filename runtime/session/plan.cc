@@ -82,6 +82,7 @@ class Frame {
   std::vector<uint64_t> boundary_, now_;
   int alike_ = 0;
   bool unreplayable_ = false;  // Capturing failed.
+  std::vector<Variable*> updated_;
   std::unique_ptr<GpuGraph> graph_;
 };
 
@@ -289,33 +290,27 @@ bool Plan::Boundary(const Frame& frame, std::vector<uint64_t>* out) const {
   return true;
 }
 
-absl::Status Plan::RunPart(Frame* frame, const RunContext& context, Part part) const {
-  for (size_t t = 0; t < steps_.size(); ++t) {
-    const bool now = steps_[t].part == part ||
-                     (part == Part::kCaptured && steps_[t].part == Part::kSkipped);
-    if (now) FERRY_RETURN_IF_ERROR(RunStep<true>(frame, t, context));
-  }
+absl::Status Plan::RunPart(Frame* frame, const RunContext& context,
+                           const std::vector<size_t>& steps) const {
+  for (const size_t t : steps) FERRY_RETURN_IF_ERROR(RunStep<true>(frame, t, context));
   return absl::OkStatus();
 }
 
-// Lets what has to come before the graph's updates of variables come.
-absl::Status Plan::BeforeUpdates(Frame* frame) const {
-  for (size_t t = 0; t < steps_.size(); ++t) {
-    for (int i : steps_[t].written) {
-      Variable* v = frame->contexts_[t].variable(i);
-      if (!v->update_hook()) continue;
-      MutexLock lock(&v->mu());
-      v->MutableTensor();
-    }
-  }
-  return absl::OkStatus();
+// Launches the captured graph, with the variables that it writes locked as its kernels would lock
+// them, so that no snapshot comes between what it is told and the update.
+absl::Status Plan::Launch(Frame* frame) const ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  std::vector<Variable*>& updated = frame->updated_;
+  updated.clear();
+  for (const auto& [t, i] : written_) updated.push_back(frame->contexts_[t].variable(i));
+  const VariableLocks locks(absl::MakeSpan(updated));
+  for (Variable* v : updated) v->MutableTensor();
+  return gpus_.front()->Launch(frame->graph_.get());
 }
 
 absl::Status Plan::Capture(Frame* frame, const RunContext& context) const {
   GpuDevice* const gpu = gpus_.front();
-  FERRY_RETURN_IF_ERROR(BeforeUpdates(frame));
   FERRY_RETURN_IF_ERROR(gpu->BeginCapture(&frame->run_.capture_stream));
-  absl::Status status = RunPart(frame, context, Part::kCaptured);
+  absl::Status status = RunPart(frame, context, captured_);
   frame->run_.capture_stream = nullptr;
   if (!status.ok()) {
     gpu->AbandonCapture();
@@ -333,7 +328,7 @@ absl::Status Plan::RunGpuSteps(Frame* frame, const RunContext& context) const {
       FERRY_RETURN_IF_ERROR(RunStep<true>(frame, t, context));
     }
   } else {
-    FERRY_RETURN_IF_ERROR(RunPart(frame, context, Part::kBefore));
+    FERRY_RETURN_IF_ERROR(RunPart(frame, context, before_));
     const bool known = Boundary(*frame, &frame->now_);
     if (!known || frame->now_ != frame->boundary_) {
       frame->graph_.reset();
@@ -343,20 +338,18 @@ absl::Status Plan::RunGpuSteps(Frame* frame, const RunContext& context) const {
     } else {
       ++frame->alike_;
     }
-    GpuDevice* const gpu = gpus_.front();
     if (!frame->graph_ && frame->alike_ >= kWarmUp) {
       // Where capturing fails, the steps are run one by one, which tells what there is to tell.
       absl::Status status = Capture(frame, context);
       if (!status.ok() && !absl::IsFailedPrecondition(status)) frame->unreplayable_ = true;
     }
     if (frame->graph_) {
-      FERRY_RETURN_IF_ERROR(BeforeUpdates(frame));
-      FERRY_RETURN_IF_ERROR(gpu->Launch(frame->graph_.get()));
+      FERRY_RETURN_IF_ERROR(Launch(frame));
       if (context.replays) context.replays->fetch_add(1, std::memory_order_relaxed);
     } else {
-      FERRY_RETURN_IF_ERROR(RunPart(frame, context, Part::kCaptured));
+      FERRY_RETURN_IF_ERROR(RunPart(frame, context, captured_));
     }
-    FERRY_RETURN_IF_ERROR(RunPart(frame, context, Part::kAfter));
+    FERRY_RETURN_IF_ERROR(RunPart(frame, context, after_));
   }
   for (int e : fetch_waits_) {
     GpuEvent& event = frame->events_[static_cast<size_t>(e)];

@@ -26,6 +26,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -95,7 +96,6 @@ class Plan {
     bool alone = false;         // Its output's memory is not to be used again by the plan.
     int event = -1;             // Of a copy: the frame's event that tells when it is done.
     std::vector<int> waits;     // Such events, which the host waits for before this step.
-    std::vector<int> written;   // Inputs: references through which a GPU kernel writes.
     std::vector<int> inputs;         // Slots.
     int outputs = 0;                 // The first of its slots.
     std::vector<int> registers;      // One an output; -1: none.
@@ -116,10 +116,11 @@ class Plan {
   template <bool kGpu>
   absl::Status RunStep(Frame* frame, size_t t, const RunContext& context) const;
   absl::Status RunGpuSteps(Frame* frame, const RunContext& context) const;
-  absl::Status RunPart(Frame* frame, const RunContext& context, Part part) const;
+  absl::Status RunPart(Frame* frame, const RunContext& context,
+                       const std::vector<size_t>& steps) const;
   absl::Status RunCopy(Frame* frame, size_t t) const;
   bool Boundary(const Frame& frame, std::vector<uint64_t>* out) const;
-  absl::Status BeforeUpdates(Frame* frame) const;
+  absl::Status Launch(Frame* frame) const;
   absl::Status Capture(Frame* frame, const RunContext& context) const;
   absl::Status Fetch(Frame* frame, std::vector<Tensor>* fetches) const;
   absl::StatusOr<Frame*> AcquireFrame(const RunContext& context) const;
@@ -138,6 +139,10 @@ class Plan {
   int num_events_ = 0;
   std::vector<int> fetch_waits_;  // Events that the host waits for before it fetches.
   std::vector<int> boundary_;     // Slots on which a captured graph depends.
+  // Of a plan that can be replayed: its steps before, within and after the graph, and the
+  // references through which the graph writes, as (step, input).
+  std::vector<size_t> before_, captured_, after_;
+  std::vector<std::pair<size_t, int>> written_;
   bool replayable_ = false;
 
   // Frames that no Run uses now. The common case, one thread, is an exchange of `idle_`.

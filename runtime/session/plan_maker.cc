@@ -306,7 +306,6 @@ class PlanMaker {
         const int event = arrives_[static_cast<size_t>(slot)];
         if (event >= 0) step.waits.push_back(event);
         step.inputs.push_back(slot);
-        if (step.gpu && IsRef(n->input_type(i)) && WritesVariable(n)) step.written.push_back(i);
       }
       step.outputs = plan_->num_slots_;
       first_slot[n] = step.outputs;
@@ -512,6 +511,17 @@ class PlanMaker {
       s.part = all_skipped ? Part::kSkipped : needs_gpu ? Part::kAfter : Part::kBefore;
     }
     plan_->replayable_ = any_captured;
+    for (size_t t = 0; t < steps.size(); ++t) {
+      const Plan::Step& s = steps[t];
+      (s.part == Part::kBefore  ? plan_->before_
+       : s.part == Part::kAfter ? plan_->after_
+                                : plan_->captured_)
+          .push_back(t);
+      if (s.part != Part::kCaptured || !WritesVariable(s.node)) continue;
+      for (int i = 0; i < s.node->num_inputs(); ++i) {
+        if (IsRef(s.node->input_type(i))) plan_->written_.emplace_back(t, i);
+      }
+    }
     plan_->boundary_.assign(boundary.begin(), boundary.end());
     std::sort(plan_->boundary_.begin(), plan_->boundary_.end());
   }
