@@ -92,8 +92,11 @@ absl::StatusOr<std::set<int>> ShardCounts(FileSystem* fs, const std::string& pre
 // checkpoint that stands there under the same prefix.
 absl::StatusOr<int> ChooseShards(FileSystem* fs, const std::string& prefix, int needed,
                                  bool* existed) {
-  *existed = fs->Exists(IndexFileName(prefix));
-  if (!*existed) return needed;
+  // Only who knows that there is no index may write over data of that name.
+  const absl::Status found = fs->Stat(IndexFileName(prefix)).status();
+  *existed = found.ok();
+  if (absl::IsNotFound(found)) return needed;
+  FERRY_RETURN_IF_ERROR(found);
   FERRY_ASSIGN_OR_RETURN(const std::set<int> taken, ShardCounts(fs, prefix));
   int count = needed;
   while (taken.count(count) > 0) ++count;
@@ -112,6 +115,16 @@ void RemoveOtherShards(FileSystem* fs, const std::string& prefix, int num_shards
       if (!status.ok() && !absl::IsNotFound(status)) return;
     }
   }
+}
+
+// The name of a data file that no index refers to. What a killed save left there goes: emptying it
+// would reach through a hard link.
+absl::StatusOr<std::string> ClaimDataFile(FileSystem* fs, const std::string& prefix, int shard,
+                                          int num_shards) {
+  std::string path = DataFileName(prefix, shard, num_shards);
+  const absl::Status removed = fs->Unlink(path);
+  if (!removed.ok() && !absl::IsNotFound(removed)) return removed;
+  return path;
 }
 
 void RemoveFiles(FileSystem* fs, const std::vector<std::string>& files) {
@@ -169,14 +182,16 @@ bool ParseDataFileName(absl::string_view file, std::string* prefix, int* shard, 
 NewFiles::~NewFiles() {
   for (File& f : files_) {
     f.file.reset();
-    if (!f.named) fs_->Unlink(f.path + kTemporarySuffix).IgnoreError();
+    if (!f.written_to.empty()) fs_->Unlink(f.written_to).IgnoreError();
   }
 }
 
-absl::Status NewFiles::Add(int stage, const std::string& path, absl::string_view contents) {
-  files_.push_back({stage, path, nullptr});
+absl::Status NewFiles::Add(int stage, const std::string& path, absl::string_view contents,
+                           bool in_place) {
+  in_place = in_place && absl::IsNotFound(fs_->Stat(path).status());
+  files_.push_back({stage, path, in_place ? path : path + kTemporarySuffix, nullptr});
   File& f = files_.back();
-  FERRY_ASSIGN_OR_RETURN(f.file, fs_->NewWritableFile(path + kTemporarySuffix));
+  FERRY_ASSIGN_OR_RETURN(f.file, fs_->NewWritableFile(f.written_to));
   FERRY_RETURN_IF_ERROR(f.file->Append(contents));
   f.file->StartSync();
   return absl::OkStatus();
@@ -195,8 +210,8 @@ absl::Status NewFiles::Sync() {
 absl::Status NewFiles::Name(int stage) {
   for (File& f : files_) {
     if (f.stage != stage) continue;
-    FERRY_RETURN_IF_ERROR(fs_->Rename(f.path + kTemporarySuffix, f.path));
-    f.named = true;
+    if (f.written_to != f.path) FERRY_RETURN_IF_ERROR(fs_->Rename(f.written_to, f.path));
+    f.written_to.clear();
   }
   return absl::OkStatus();
 }
@@ -220,8 +235,9 @@ absl::Status BundleWriter::Start(const BundleWriterOptions& options) {
   if (!options.ring) FERRY_RETURN_IF_ERROR(own_ring_.Init(options.slots, options.slot_bytes));
   BlockWriterOptions block = options.block;
   block.depth = ring_->slots();
-  data_temporary_ = DataFileName(prefix_, 0, num_shards_) + kTemporarySuffix;
-  FERRY_ASSIGN_OR_RETURN(file_, fs_->NewBlockWriter(data_temporary_, block));
+  FERRY_ASSIGN_OR_RETURN(const std::string data, ClaimDataFile(fs_, prefix_, 0, num_shards_));
+  made_.push_back(data);
+  FERRY_ASSIGN_OR_RETURN(file_, fs_->NewBlockWriter(data, block));
   method_ = file_->method();
   return absl::OkStatus();
 }
@@ -231,7 +247,6 @@ BundleWriter::~BundleWriter() {
     for (const auto& [gpu, copied] : f.copied) gpu->Synchronize(copied).IgnoreError();
   }
   file_.reset();  // Waits for writes that are in flight.
-  if (!data_temporary_.empty()) fs_->Unlink(data_temporary_).IgnoreError();
   if (!index_renamed_) RemoveFiles(fs_, made_);
 }
 
@@ -560,7 +575,8 @@ absl::Status BundleWriter::AddFile(const std::string& path, absl::string_view co
                                    Named when) {
   FERRY_RETURN_IF_ERROR(status_);
   has_last_stage_ |= when == Named::kAfterCommit;
-  return Do(files_.Add(when == Named::kBeforeCommit ? kBesideIndex : kAfterIndex, path, contents));
+  const bool before = when == Named::kBeforeCommit;
+  return Do(files_.Add(before ? kBesideIndex : kAfterIndex, path, contents, before));
 }
 
 absl::Status BundleWriter::FinishData() {
@@ -575,7 +591,6 @@ absl::Status BundleWriter::FinishData() {
       FERRY_RETURN_IF_ERROR(WriteSlot(padded));
     }
     while (!arriving_.empty()) FERRY_RETURN_IF_ERROR(FinishOldest());
-    while (waited_ < writes_) FERRY_RETURN_IF_ERROR(file_->Wait(waited_++));
     return absl::OkStatus();
   };
   return Do(finish());
@@ -586,17 +601,16 @@ absl::Status BundleWriter::Commit() {
   const auto commit = [this]() -> absl::Status {
     FERRY_ASSIGN_OR_RETURN(const std::string index, BuildIndex(num_shards_, entries_));
     for (int shard = 1; shard < num_shards_; ++shard) {
-      made_.push_back(DataFileName(prefix_, shard, num_shards_));
-      FERRY_RETURN_IF_ERROR(files_.Add(kBesideIndex, made_.back(), ""));
+      FERRY_ASSIGN_OR_RETURN(const std::string empty,
+                             ClaimDataFile(fs_, prefix_, shard, num_shards_));
+      made_.push_back(empty);
+      FERRY_RETURN_IF_ERROR(files_.Add(kBesideIndex, empty, "", true));
     }
-    FERRY_RETURN_IF_ERROR(files_.Add(kIndex, IndexFileName(prefix_), index));
+    FERRY_RETURN_IF_ERROR(files_.Add(kIndex, IndexFileName(prefix_), index, false));
+    while (waited_ < writes_) FERRY_RETURN_IF_ERROR(file_->Wait(waited_++));
     FERRY_RETURN_IF_ERROR(file_->Finish(offset_));  // Syncs; so do the other files meanwhile.
     method_ = file_->method();
     FERRY_RETURN_IF_ERROR(files_.Sync());
-    const std::string data = DataFileName(prefix_, 0, num_shards_);
-    FERRY_RETURN_IF_ERROR(fs_->Rename(data_temporary_, data));
-    data_temporary_.clear();
-    made_.push_back(data);
     return CommitFiles(fs_, DirName(prefix_), has_last_stage_, &files_, &index_renamed_);
   };
   FERRY_RETURN_IF_ERROR(Do(commit()));
@@ -651,11 +665,12 @@ absl::Status MergeBundles(FileSystem* fs, const std::vector<std::string>& parts,
   const auto move = [&]() -> absl::Status {
     NewFiles files(fs);
     for (int i = static_cast<int>(data_files.size()); i < num_shards; ++i) {
-      made.push_back(DataFileName(prefix, i, num_shards));
-      FERRY_RETURN_IF_ERROR(files.Add(kBesideIndex, made.back(), ""));
+      FERRY_ASSIGN_OR_RETURN(const std::string empty, ClaimDataFile(fs, prefix, i, num_shards));
+      made.push_back(empty);
+      FERRY_RETURN_IF_ERROR(files.Add(kBesideIndex, empty, "", true));
     }
     FERRY_ASSIGN_OR_RETURN(const std::string index, BuildIndex(num_shards, merged));
-    FERRY_RETURN_IF_ERROR(files.Add(kIndex, IndexFileName(prefix), index));
+    FERRY_RETURN_IF_ERROR(files.Add(kIndex, IndexFileName(prefix), index, false));
     FERRY_RETURN_IF_ERROR(files.Sync());
     for (size_t i = 0; i < data_files.size(); ++i) {
       const std::string path = DataFileName(prefix, static_cast<int>(i), num_shards);

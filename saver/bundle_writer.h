@@ -8,12 +8,15 @@
 //   FERRY_RETURN_IF_ERROR(writer->Commit());             // the index: the one commit point
 //
 // The order of what reaches the disk. A sync costs the disk's latency, and several at once hardly
-// more than one, so there are four rounds of them:
+// more than one, so there are three rounds of them:
 //
-//   all files under temporary names, fsync each, at the same time
-//     ─▶ names of the data and of files beside it ─▶ directory fsync
+//   data and files beside it under their own names, index and files that wait for the commit under
+//   temporary ones: fsync of each and of the directory
 //     ─▶ index's name ─▶ directory fsync
 //     ─▶ names of files that wait for the commit ─▶ directory fsync ─▶ old data files unlinked
+//
+// Data that no index names is nobody's, so it needs no other name while it is written. What would
+// replace a file gets a temporary name in any case, and takes the file's when it is synced.
 //
 // Over an existing checkpoint the data gets another number of shards in its names (an empty last
 // one), so that the old index goes on naming the old data until it is replaced itself.
@@ -91,21 +94,22 @@ class NewFiles {
   explicit NewFiles(FileSystem* fs) : fs_(fs) {}
   NewFiles(const NewFiles&) = delete;
   NewFiles& operator=(const NewFiles&) = delete;
-  ~NewFiles();  // Removes those that have no name yet.
+  ~NewFiles();  // Removes those of stages that weren't named.
 
-  // Writes a file under its temporary name and begins its sync. `stage` tells when it is named.
-  absl::Status Add(int stage, const std::string& path, absl::string_view contents);
+  // Writes a file and begins its sync, under its own name when `in_place` and there is no such
+  // file, else under a temporary one. `stage` tells when it is named.
+  absl::Status Add(int stage, const std::string& path, absl::string_view contents, bool in_place);
   // All bytes are on stable storage.
   absl::Status Sync();
-  // Names the files of that stage, in the order in which they came.
+  // Names the files of that stage, in the order in which they came. From then on they stay.
   absl::Status Name(int stage);
 
  private:
   struct File {
     int stage;
     std::string path;
+    std::string written_to;              // Until the stage is named.
     std::unique_ptr<WritableFile> file;  // Until it is synced.
-    bool named = false;
   };
   FileSystem* const fs_;
   std::vector<File> files_;
@@ -139,7 +143,7 @@ class BundleWriter {
   enum class Named { kBeforeCommit, kAfterCommit };
   absl::Status AddFile(const std::string& path, absl::string_view contents, Named when);
 
-  // No more tensors after this; their bytes are written, but not durable.
+  // No more tensors after this; their bytes are on their way, but not durable.
   absl::Status FinishData();
   // All is durable.
   absl::Status Commit();
@@ -214,8 +218,7 @@ class BundleWriter {
   uint64_t offset_ = 0;  // Bytes of tensors so far.
   std::map<std::string, proto::BundleEntryProto> entries_;
   bool data_finished_ = false, has_last_stage_ = false, index_renamed_ = false;
-  std::string data_temporary_;     // While the data has no other name.
-  std::vector<std::string> made_;  // Named files to remove when the save fails.
+  std::vector<std::string> made_;  // Data files, to remove when the save fails.
   NewFiles files_;
 };
 

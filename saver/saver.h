@@ -9,7 +9,7 @@
 // A save:
 //
 //   snapshot (the session's gate, a moment) ─▶ data through the staging ring; .meta, index, state
-//     file beside it ─▶ all synced ─▶ named: data and .meta ─▶ index ─▶ state file `checkpoint`
+//     file beside it ─▶ all synced ─▶ the index is named ─▶ the state file `checkpoint` is named
 //     ─▶ eviction of what retention no longer keeps
 //
 // The index's rename is what makes the checkpoint; before it the old one is whole, after it the
