@@ -38,7 +38,8 @@ struct Job {
   std::string prefix;  // With the step.
   std::string base;    // Without.
   SaveOptions options;
-  std::string meta;    // The .meta file's bytes, unless options.write_meta_graph is off.
+  // The .meta file's bytes, unless options.write_meta_graph is off.
+  std::shared_ptr<const std::string> meta;
   std::unique_ptr<Snapshot> snapshot;
   double start = 0;
 };
@@ -122,7 +123,7 @@ struct Saver::Rep {
     int nodes = -1;
     size_t collections = 0;
     bool strip = false;
-    std::string bytes;
+    std::shared_ptr<const std::string> bytes;
   } meta ABSL_GUARDED_BY(graph_mu);  // The last .meta, used again while the graph is the same.
 
   Mutex mu;
@@ -139,7 +140,7 @@ struct Saver::Rep {
   std::thread worker ABSL_GUARDED_BY(mu);
 
   StagingRing ring;
-  std::unique_ptr<ShadowPool> pool;
+  std::unique_ptr<ShadowPool> pool;  // Made with the worker.
 
   // ---- The graph ----
   absl::StatusOr<proto::SaverDef> AddNodes(Graph* to, const std::vector<SaveItem>& of) const {
@@ -183,7 +184,7 @@ struct Saver::Rep {
     return ExportMetaGraph(copy, exporting);
   }
 
-  absl::StatusOr<std::string> MetaBytes(bool strip) {
+  absl::StatusOr<std::shared_ptr<const std::string>> MetaBytes(bool strip) {
     MutexLock lock(&graph_mu);
     size_t collections = 0;
     for (const auto& [name, c] : graph->collections()) {
@@ -192,7 +193,8 @@ struct Saver::Rep {
     if (meta.nodes != graph->num_nodes() || meta.collections != collections ||
         meta.strip != strip) {
       FERRY_ASSIGN_OR_RETURN(const proto::MetaGraphDef exported, Export(strip));
-      FERRY_ASSIGN_OR_RETURN(meta.bytes, SerializeMetaGraph(exported));
+      FERRY_ASSIGN_OR_RETURN(std::string bytes, SerializeMetaGraph(exported));
+      meta.bytes = std::make_shared<const std::string>(std::move(bytes));
       meta.nodes = graph->num_nodes();
       meta.collections = collections;
       meta.strip = strip;
@@ -262,7 +264,7 @@ struct Saver::Rep {
                            BundleWriter::Open(job->fs, job->prefix, writing));
     if (job->options.write_meta_graph) {
       FERRY_RETURN_IF_ERROR(
-          writer->AddFile(absl::StrCat(job->prefix, ".", job->options.meta_graph_suffix), job->meta,
+          writer->AddFile(absl::StrCat(job->prefix, ".", job->options.meta_graph_suffix), *job->meta,
                           BundleWriter::Named::kBeforeCommit));
     }
     for (int i = 0; i < job->snapshot->size(); ++i) {
@@ -384,7 +386,13 @@ struct Saver::Rep {
       std::unique_ptr<Job> job;
       {
         MutexLock lock(&mu);
-        while (!queued && !stop) changed.Wait(&mu);
+        while (!queued && !stop) {
+          // The first save finds the pool's memory fresh; the next ones shall not.
+          mu.Unlock();
+          const bool warming = pool->WarmSome();
+          mu.Lock();
+          if (!warming && !queued && !stop) changed.Wait(&mu);
+        }
         if (!queued) return;
         job = std::move(queued);
       }
@@ -558,18 +566,18 @@ absl::StatusOr<bool> Saver::SaveAsync(Session* session, const std::string& prefi
       return status;
     }
     rep_->saving = true;
-    if (!rep_->worker.joinable()) rep_->worker = std::thread([this] { rep_->Work(); });
-  }
-  if (!rep_->pool) {
-    int64_t limit = rep_->options.shadow_pool_bytes;
-    if (limit < 0) {
-      struct sysinfo info;
-      limit = sysinfo(&info) == 0
-                  ? static_cast<int64_t>(info.totalram) * static_cast<int64_t>(info.mem_unit) / 4
-                  : int64_t{1} << 30;
+    if (!rep_->worker.joinable()) {
+      int64_t limit = rep_->options.shadow_pool_bytes;
+      if (limit < 0) {
+        struct sysinfo info;
+        limit = sysinfo(&info) == 0
+                    ? static_cast<int64_t>(info.totalram) * static_cast<int64_t>(info.mem_unit) / 4
+                    : int64_t{1} << 30;
+      }
+      rep_->pool = std::make_unique<ShadowPool>(static_cast<size_t>(limit),
+                                                rep_->options.shadow_pool_bytes);
+      rep_->worker = std::thread([this] { rep_->Work(); });
     }
-    rep_->pool = std::make_unique<ShadowPool>(static_cast<size_t>(limit),
-                                              rep_->options.shadow_pool_bytes);
   }
   absl::StatusOr<std::unique_ptr<Job>> job =
       rep_->Prepare(session, prefix, options, rep_->pool.get());

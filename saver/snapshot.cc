@@ -1,11 +1,15 @@
 #include "saver/snapshot.h"
 
 #include <sys/mman.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <set>
+#include <thread>
 #include <utility>
 
 #include "runtime/base/crc32c.h"
@@ -30,6 +34,27 @@ EndingsType& Endings() {
   return *endings;
 }
 
+constexpr size_t kHugePage = size_t{2} << 20;
+
+// memcpy past the caches: the copy isn't read soon, and the variable that is about to be updated
+// stays in them. `to` is aligned as the pool's memory.
+void CopyToShadow(char* to, const char* from, size_t n) {
+#ifdef __SSE2__
+  for (; n >= 64; n -= 64, to += 64, from += 64) {
+    const __m128i a = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+    const __m128i b = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 16));
+    const __m128i c = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 32));
+    const __m128i d = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 48));
+    _mm_stream_si128(reinterpret_cast<__m128i*>(to), a);
+    _mm_stream_si128(reinterpret_cast<__m128i*>(to + 16), b);
+    _mm_stream_si128(reinterpret_cast<__m128i*>(to + 32), c);
+    _mm_stream_si128(reinterpret_cast<__m128i*>(to + 48), d);
+  }
+  _mm_sfence();
+#endif
+  std::memcpy(to, from, n);
+}
+
 }  // namespace
 
 ShadowPool::~ShadowPool() {
@@ -39,36 +64,64 @@ ShadowPool::~ShadowPool() {
   }
 }
 
-void ShadowPool::Reserve(size_t bytes, GpuDevice* gpu) {
-  MutexLock lock(&mu_);
-  Area& area = areas_[gpu];
+bool ShadowPool::Reserve(size_t bytes, GpuDevice* gpu) {
   if (gpu) {
+    MutexLock lock(&mu_);
+    Area& area = areas_[gpu];
     const int64_t limit = gpu_limit_ < 0 ? gpu->total_memory() / 4 : gpu_limit_;
     bytes = std::min(bytes, static_cast<size_t>(limit));
-    if (bytes <= area.size) return;
+    if (bytes <= area.size) return true;
     area = Area();
     const std::string tag = "the shadow pool of saves";
     const MemoryTag named(&tag);
     absl::StatusOr<BufferRef> buffer = gpu->allocator()->Allocate(bytes);
-    if (!buffer.ok()) return;
+    if (!buffer.ok()) return false;
     area.buffer = *std::move(buffer);
     area.base = static_cast<char*>(area.buffer->data());
     area.size = bytes;
-    return;
+    return true;
   }
   bytes = std::min(bytes, limit_);
-  if (bytes <= area.size) return;
+  {
+    MutexLock lock(&mu_);
+    if (bytes <= areas_[nullptr].size) return warm_ >= bytes;
+  }
+  MutexLock warming(&warming_mu_);
+  MutexLock lock(&mu_);
+  Area& area = areas_[nullptr];
   if (area.base) munmap(area.base, area.size);
   area = Area();
-  constexpr size_t kHuge = size_t{2} << 20;
-  const size_t size = bytes >= kHuge ? (bytes + kHuge - 1) / kHuge * kHuge : bytes;
+  warm_ = 0;
+  const size_t size = bytes >= kHugePage ? (bytes + kHugePage - 1) / kHugePage * kHugePage : bytes;
   void* p = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (p == MAP_FAILED) return;
+  if (p == MAP_FAILED) return false;
   madvise(p, size, MADV_HUGEPAGE);
-  // One write a page makes it real, whether or not huge pages were given.
-  for (size_t i = 0; i < size; i += 4096) static_cast<volatile char*>(p)[i] = 0;
   area.base = static_cast<char*>(p);
   area.size = size;
+  return false;
+}
+
+bool ShadowPool::WarmSome() {
+  MutexLock warming(&warming_mu_);
+  char* from;
+  size_t piece;
+  {
+    MutexLock lock(&mu_);
+    const Area& area = areas_[nullptr];
+    if (warm_ >= area.size) return false;
+    from = area.base + warm_;
+    piece = std::min(area.size - warm_, kHugePage);
+  }
+  // Pages become real with the contents that they have, so updates may copy to them meanwhile. Where
+  // the system can't do that, copies pay for it themselves.
+#ifdef MADV_POPULATE_WRITE
+  const bool done = madvise(from, piece, MADV_POPULATE_WRITE) == 0;
+#else
+  const bool done = false;
+#endif
+  MutexLock lock(&mu_);
+  warm_ = done ? warm_ + piece : areas_[nullptr].size;
+  return done;
 }
 
 char* ShadowPool::Allocate(size_t bytes, GpuDevice* gpu) {
@@ -95,18 +148,22 @@ size_t ShadowPool::reserved(GpuDevice* gpu) const {
 // One variable in the snapshot.
 class Snapshot::Entry : public UpdateHook {
  public:
-  Entry(Variable* variable, ShadowPool* pool)
+  Entry(Variable* variable, ShadowPool* pool, Copies* copies)
       : variable_(variable),
         gpu_(variable->gpu()),
         pool_(pool),
+        copies_(copies),
         live_(variable->tensor()),
         bytes_(live_.bytes()) {}
 
   // Called by an update, which holds the variable's mutex, before it changes the live bytes.
   void BeforeUpdate(Variable* variable) override {
+    // Of small variables there may be thousands, each copied in less time than a clock takes.
+    const bool large = bytes_ >= kPiece;
+    if (large) copies_->now.fetch_add(1, std::memory_order_relaxed);
     MutexLock lock(&mu_);
     if (read_ < bytes_ && !shadow_ && !abandoned_) {
-      const int64_t start = NowNs();
+      const int64_t start = large ? NowNs() : 0;
       const size_t rest = bytes_ - read_;
       char* p = pool_ ? pool_->Allocate(rest, gpu_) : nullptr;
       if (p) {
@@ -115,14 +172,16 @@ class Snapshot::Entry : public UpdateHook {
           KeepFirst(&status_, gpu_->CopyOnDevice(GpuStream::kCompute, p, from, rest));
           KeepFirst(&status_, gpu_->Record(GpuStream::kCompute, &shadowed_));
         } else {
-          std::memcpy(p, from, rest);
+          CopyToShadow(p, from, rest);
         }
         shadow_ = p;
         shadow_begin_ = read_;
         stats_.shadowed_bytes += static_cast<int64_t>(rest);
-        stats_.shadow_ns += NowNs() - start;
+        if (large) stats_.shadow_ns += NowNs() - start;
       } else {
         ++stats_.waits;
+        copies_->patience_ns = 0;  // It is for Read to go on now.
+        const int64_t start = NowNs();
         while (read_ < bytes_ && !abandoned_) progress_.Wait(&mu_);
         stats_.wait_ns += NowNs() - start;
       }
@@ -132,6 +191,10 @@ class Snapshot::Entry : public UpdateHook {
       KeepFirst(&status_, gpu_->Order(GpuStream::kToHost, GpuStream::kCompute));
     }
     variable->set_update_hook(nullptr);
+    if (large) {
+      copies_->last_end_ns.store(NowNs(), std::memory_order_relaxed);
+      copies_->now.fetch_sub(1, std::memory_order_relaxed);
+    }
   }
 
   absl::StatusOr<const void*> Hold(size_t offset) ABSL_NO_THREAD_SAFETY_ANALYSIS {
@@ -153,10 +216,10 @@ class Snapshot::Entry : public UpdateHook {
 
   uint32_t Read(size_t offset, size_t n, void* dst, uint32_t crc) {
     // The mutex is let go now and then, so that an update that comes waits only for a short piece.
-    constexpr size_t kPiece = size_t{512} << 10;
     char* d = static_cast<char*>(dst);
     while (n > 0) {
       const size_t take = std::min(n, kPiece);
+      LeaveMemoryToUpdates();
       MutexLock lock(&mu_);
       const char* from = shadow_ ? shadow_ + (offset - shadow_begin_)
                                  : static_cast<const char*>(live_.raw()) + offset;
@@ -182,9 +245,28 @@ class Snapshot::Entry : public UpdateHook {
     if (variable_->update_hook() == this) variable_->set_update_hook(nullptr);
   }
 
+  static constexpr size_t kPiece = size_t{512} << 10;
+
+  void LeaveMemoryToUpdates() {
+    // Between two copies of one step: the updates themselves.
+    constexpr int64_t kPauseNs = 10000000;
+    const auto busy = [this](int64_t now) {
+      return copies_->now.load(std::memory_order_relaxed) > 0 ||
+             now - copies_->last_end_ns.load(std::memory_order_relaxed) < kPauseNs;
+    };
+    if (copies_->patience_ns <= 0) return;
+    for (int64_t start = NowNs(); copies_->patience_ns > 0 && busy(start);) {
+      std::this_thread::sleep_for(std::chrono::microseconds(200));
+      const int64_t now = NowNs();
+      copies_->patience_ns -= now - start;
+      start = now;
+    }
+  }
+
   Variable* const variable_;
   GpuDevice* const gpu_;
   ShadowPool* const pool_;
+  Copies* const copies_;
   Tensor live_;  // The variable's memory; for strings a copy.
   const size_t bytes_;
   mutable Mutex mu_;
@@ -201,6 +283,7 @@ class Snapshot::Entry : public UpdateHook {
 absl::StatusOr<std::unique_ptr<Snapshot>> Snapshot::Take(VariableStore* store,
                                                          absl::Span<Variable* const> variables,
                                                          ShadowPool* pool) {
+  int64_t patience_ns = 0;
   if (pool) {
     std::map<GpuDevice*, size_t> bytes;
     store->gate().ReaderLock();  // A restore swaps contents.
@@ -211,9 +294,14 @@ absl::StatusOr<std::unique_ptr<Snapshot>> Snapshot::Take(VariableStore* store,
       }
     }
     store->gate().ReaderUnlock();
-    for (const auto& [gpu, n] : bytes) pool->Reserve(n, gpu);
+    for (const auto& [gpu, n] : bytes) {
+      // A copy and an update at 4 GB/s together. In fresh memory copies are so slow that it is better
+      // to be read before them.
+      if (pool->Reserve(n, gpu) && !gpu) patience_ns = static_cast<int64_t>(n / 4);
+    }
   }
   std::unique_ptr<Snapshot> s(new Snapshot);
+  s->copies_.patience_ns = patience_ns;
   s->pool_ = pool;
   s->entries_.reserve(variables.size());
   const auto busy = [&] {
@@ -253,7 +341,7 @@ absl::Status Snapshot::Mark(absl::Span<Variable* const> variables) {
       return FailedPrecondition("Attempting to use uninitialized value ", v->name());
     }
     if (v->update_hook()) return InvalidArgument("variable '", v->name(), "' is listed twice");
-    auto entry = std::make_unique<Entry>(v, pool_);
+    auto entry = std::make_unique<Entry>(v, pool_, &copies_);
     if (v->dtype() == DType::kString) {
       FERRY_ASSIGN_OR_RETURN(entry->live_, v->tensor().DeepCopy());
     } else {
@@ -274,7 +362,7 @@ absl::StatusOr<std::unique_ptr<Snapshot>> Snapshot::TakeWithinRun(
     if (!v->initialized()) {
       return FailedPrecondition("Attempting to use uninitialized value ", v->name());
     }
-    auto entry = std::make_unique<Entry>(v, nullptr);
+    auto entry = std::make_unique<Entry>(v, nullptr, &s->copies_);
     if (v->gpu() && v->update_hook()) {
       FERRY_ASSIGN_OR_RETURN(entry->live_, Tensor::Allocate(v->dtype(), v->tensor().shape(),
                                                             v->gpu()->allocator()));

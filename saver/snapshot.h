@@ -11,7 +11,8 @@
 //                                                     bytes; later Reads come from the shadow
 //
 // So an update waits for a copy of its variable's bytes at most; when the pool is used up, it waits
-// until that variable was read to its end. Addresses stay, nothing is torn.
+// until that variable was read to its end. Addresses stay, nothing is torn. While updates copy, Read
+// leaves the memory's bandwidth to them: for as long as all their copies may take.
 //
 // On a GPU the same happens in the order of its streams: reads are copies on the to-host stream, the
 // shadow lies in the GPU's memory and is filled on the compute stream, and where one has to come
@@ -19,6 +20,7 @@
 #ifndef FERRY_SAVER_SNAPSHOT_H_
 #define FERRY_SAVER_SNAPSHOT_H_
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -35,8 +37,9 @@
 namespace ferry {
 
 // Memory for the old bytes of variables that are updated while a snapshot is saved: the host's, and
-// that of each GPU with variables. Kept from save to save, and touched beforehand: writing to fresh
-// pages costs several times as much as the copy. Thread-safe; serves one snapshot at a time.
+// that of each GPU with variables. Kept from save to save, and the host's made real between them:
+// writing to fresh pages costs several times as much as the copy. Thread-safe; serves one snapshot at
+// a time.
 class ShadowPool {
  public:
   // `limit`: bytes of host memory at most, and of each GPU's at most `gpu_limit` (negative: a
@@ -47,9 +50,13 @@ class ShadowPool {
   ShadowPool(const ShadowPool&) = delete;
   ShadowPool& operator=(const ShadowPool&) = delete;
 
-  // Makes `bytes` (at most the limit) of a GPU's memory, or the host's, ready and touched. Without
-  // the memory it stays smaller. REQUIRES: nothing allocated.
-  void Reserve(size_t bytes, GpuDevice* gpu = nullptr);
+  // Makes `bytes` (at most the limit) of a GPU's memory, or the host's, ready. Without the memory it
+  // stays smaller. The host's takes no time: its pages are real from their first use on, or
+  // WarmSome. Whether all are. REQUIRES: nothing allocated.
+  bool Reserve(size_t bytes, GpuDevice* gpu = nullptr);
+  // Makes some MiB of what Reserve got on the host real; false when there is nothing more to do. For
+  // a thread that has the time.
+  bool WarmSome();
   // Memory aligned to kAlignment, or null when the pool is used up.
   char* Allocate(size_t bytes, GpuDevice* gpu = nullptr);
   void FreeAll();
@@ -65,14 +72,17 @@ class ShadowPool {
   };
   const size_t limit_;
   const int64_t gpu_limit_;
+  // Held while the host's area moves, or is made real; taken before mu_.
+  Mutex warming_mu_;
   mutable Mutex mu_;
+  size_t warm_ ABSL_GUARDED_BY(mu_) = 0;  // Bytes from its beginning that were made real.
   std::map<GpuDevice*, Area> areas_ ABSL_GUARDED_BY(mu_);
 };
 
 struct SnapshotStats {
   int64_t cut_ns = 0;          // How long the gate was held exclusively.
   int64_t shadowed_bytes = 0;  // Copied by updates.
-  int64_t shadow_ns = 0;       // Time that updates spent in those copies.
+  int64_t shadow_ns = 0;       // Time that updates spent in those copies, of large variables.
   int64_t waits = 0;           // Updates that waited because the pool was used up.
   int64_t wait_ns = 0;
 };
@@ -125,6 +135,13 @@ class Snapshot {
   std::vector<std::unique_ptr<Entry>> entries_;
   ShadowPool* pool_ = nullptr;
   int64_t cut_ns_ = 0;
+  // Updates' copies in the host's memory: how many are under way, when the last one ended, and how
+  // long Reads may still wait for them.
+  struct Copies {
+    std::atomic<int> now{0};
+    std::atomic<int64_t> last_end_ns{0};
+    std::atomic<int64_t> patience_ns{0};
+  } copies_;
 };
 
 // One variable of a snapshot, as BundleWriter takes it. Both are borrowed.

@@ -51,6 +51,8 @@ struct Session::Rep {
   std::unique_ptr<Placer> placer ABSL_GUARDED_BY(mu);
   // Kernels before plans: plans point to them.
   absl::flat_hash_map<const Node*, std::unique_ptr<Plan::NodeKernel>> kernels ABSL_GUARDED_BY(mu);
+  // The variables that nodes stand for; both live as long as the session.
+  absl::flat_hash_map<const Node*, Variable*> variable_of ABSL_GUARDED_BY(mu);
   absl::flat_hash_map<std::string, std::shared_ptr<Plan>> plans ABSL_GUARDED_BY(mu);
 
   absl::StatusOr<const Plan::NodeKernel*> KernelOf(Node* n) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
@@ -207,15 +209,17 @@ absl::Status Session::Run(absl::Span<const std::pair<Output, Tensor>> feeds,
 }
 
 absl::StatusOr<Variable*> Session::VariableOf(const Node* node) {
-  FERRY_ASSIGN_OR_RETURN(const std::string name, StoredName(node->attrs(), node->name()));
   FERRY_RETURN_IF_ERROR(rep_->status);
-  GpuDevice* gpu;
-  {
-    MutexLock lock(&rep_->mu);
-    FERRY_ASSIGN_OR_RETURN(gpu, rep_->placer->Place(node));
-  }
-  return rep_->variables.LookupOrCreate(name, BaseType(node->output_type(0)),
-                                        node->output_shape(0), gpu);
+  MutexLock lock(&rep_->mu);
+  const auto known = rep_->variable_of.find(node);
+  if (known != rep_->variable_of.end()) return known->second;
+  FERRY_ASSIGN_OR_RETURN(const std::string name, StoredName(node->attrs(), node->name()));
+  FERRY_ASSIGN_OR_RETURN(GpuDevice* const gpu, rep_->placer->Place(node));
+  FERRY_ASSIGN_OR_RETURN(Variable* const variable,
+                         rep_->variables.LookupOrCreate(name, BaseType(node->output_type(0)),
+                                                        node->output_shape(0), gpu));
+  rep_->variable_of.emplace(node, variable);
+  return variable;
 }
 
 GpuDevice* Session::gpu() const { return rep_->gpus.empty() ? nullptr : rep_->gpus.front(); }
