@@ -193,8 +193,16 @@ absl::Status NewFiles::Add(int stage, const std::string& path, absl::string_view
   File& f = files_.back();
   FERRY_ASSIGN_OR_RETURN(f.file, fs_->NewWritableFile(f.written_to));
   FERRY_RETURN_IF_ERROR(f.file->Append(contents));
-  f.file->StartSync();
+  // So many bytes take a while; the sync of few ones waits for the others' and goes with them.
+  constexpr size_t kMany = size_t{1} << 20;
+  if (contents.size() >= kMany) f.file->StartSync();
   return absl::OkStatus();
+}
+
+void NewFiles::StartSync() {
+  for (File& f : files_) {
+    if (f.file) f.file->StartSync();
+  }
 }
 
 absl::Status NewFiles::Sync() {
@@ -608,7 +616,11 @@ absl::Status BundleWriter::Commit() {
     }
     FERRY_RETURN_IF_ERROR(files_.Add(kIndex, IndexFileName(prefix_), index, false));
     while (waited_ < writes_) FERRY_RETURN_IF_ERROR(file_->Wait(waited_++));
-    FERRY_RETURN_IF_ERROR(file_->Finish(offset_));  // Syncs; so do the other files meanwhile.
+    // Whatever changes a file's length comes before the first sync, so that there is one commit of
+    // the file system's journal for all of them.
+    FERRY_RETURN_IF_ERROR(file_->SetLength(offset_));
+    files_.StartSync();
+    FERRY_RETURN_IF_ERROR(file_->Finish());
     method_ = file_->method();
     FERRY_RETURN_IF_ERROR(files_.Sync());
     return CommitFiles(fs_, DirName(prefix_), has_last_stage_, &files_, &index_renamed_);
@@ -671,6 +683,7 @@ absl::Status MergeBundles(FileSystem* fs, const std::vector<std::string>& parts,
     }
     FERRY_ASSIGN_OR_RETURN(const std::string index, BuildIndex(num_shards, merged));
     FERRY_RETURN_IF_ERROR(files.Add(kIndex, IndexFileName(prefix), index, false));
+    files.StartSync();
     FERRY_RETURN_IF_ERROR(files.Sync());
     for (size_t i = 0; i < data_files.size(); ++i) {
       const std::string path = DataFileName(prefix, static_cast<int>(i), num_shards);

@@ -96,10 +96,11 @@ class NewFiles {
   NewFiles& operator=(const NewFiles&) = delete;
   ~NewFiles();  // Removes those of stages that weren't named.
 
-  // Writes a file and begins its sync, under its own name when `in_place` and there is no such
-  // file, else under a temporary one. `stage` tells when it is named.
+  // Writes a file, under its own name when `in_place` and there is no such file, else under a
+  // temporary one. `stage` tells when it is named.
   absl::Status Add(int stage, const std::string& path, absl::string_view contents, bool in_place);
-  // All bytes are on stable storage.
+  // Begins to bring all bytes to stable storage; waits until they are there.
+  void StartSync();
   absl::Status Sync();
   // Names the files of that stage, in the order in which they came. From then on they stay.
   absl::Status Name(int stage);

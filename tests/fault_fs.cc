@@ -93,13 +93,19 @@ class FaultBlockWriter : public BlockWriter {
     return w.status;
   }
 
-  absl::Status Finish(uint64_t length) override {
+  absl::Status SetLength(uint64_t length) override {
     MutexLock lock(&fs_->mu_);
-    if (!in_flight_.empty()) return Internal("'", path_, "' finished with writes in flight");
+    if (!in_flight_.empty()) return Internal("'", path_, "' cut with writes in flight");
     FERRY_RETURN_IF_ERROR(fs_->Count("truncate", path_));
     FaultFileSystem::Op op{FaultFileSystem::Op::kTruncate,  inode_, length, {}, {}, -1,
                            absl::StrCat("truncate ", path_)};
     fs_->Do(std::move(op));
+    return absl::OkStatus();
+  }
+
+  absl::Status Finish() override {
+    MutexLock lock(&fs_->mu_);
+    if (!in_flight_.empty()) return Internal("'", path_, "' finished with writes in flight");
     FERRY_RETURN_IF_ERROR(fs_->SyncFile(path_, inode_));
     return fs_->Count("close", path_);
   }

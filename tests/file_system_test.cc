@@ -166,7 +166,8 @@ void WriteBlocks(FileSystem* fs, const std::string& path, const BlockWriterOptio
     offset += size;
   }
   for (uint64_t ticket : tickets) EXPECT_TRUE((*writer)->Wait(ticket).ok());
-  EXPECT_TRUE((*writer)->Finish(total - 77).ok());
+  EXPECT_TRUE((*writer)->SetLength(total - 77).ok());
+  EXPECT_TRUE((*writer)->Finish().ok());
   *method = (*writer)->method();
   EXPECT_EQ(*ReadFile(fs, path), std::string(data, total - 77));
 }
@@ -241,7 +242,8 @@ TEST(PosixBlockWriter, WaitsOutOfOrderAreRefused) {
   EXPECT_EQ((*writer)->Wait(0).code(), absl::StatusCode::kInternal);
   AlignedMemory memory = Aligned((*writer)->alignment(), (*writer)->alignment());
   EXPECT_TRUE((*writer)->Write(memory.get(), (*writer)->alignment(), 0).ok());
-  EXPECT_EQ((*writer)->Finish(1).code(), absl::StatusCode::kInternal);
+  EXPECT_EQ((*writer)->SetLength(1).code(), absl::StatusCode::kInternal);
+  EXPECT_EQ((*writer)->Finish().code(), absl::StatusCode::kInternal);
   EXPECT_TRUE((*writer)->Wait(0).ok());
 }
 

@@ -44,7 +44,9 @@ def save(args):
 
         seconds = measure.median_seconds(
             lambda: saver.save(sess, prefix, write_meta_graph=False, write_state=False), remove)
-    measure.print_json(save_mb_per_s=measure.megabytes(args) / seconds)
+        whole = measure.median_seconds(lambda: saver.save(sess, prefix), remove)
+    measure.print_json(save_mb_per_s=measure.megabytes(args) / seconds, save_ms=seconds * 1e3,
+                       save_with_meta_and_state_ms=whole * 1e3)
 
 
 def restore(args):

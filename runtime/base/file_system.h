@@ -48,9 +48,10 @@ class BlockWriter {
   virtual absl::StatusOr<uint64_t> Write(const void* data, size_t size, uint64_t offset) = 0;
   // The outcome of that write. Each ticket is waited for once, in order.
   virtual absl::Status Wait(uint64_t ticket) = 0;
-  // REQUIRES: nothing in flight. Sets the file's length, syncs it, closes it. The last block was
-  // padded to the alignment, so the length cuts it.
-  virtual absl::Status Finish(uint64_t length) = 0;
+  // REQUIRES: nothing in flight. The last block was padded to the alignment; this cuts it.
+  virtual absl::Status SetLength(uint64_t length) = 0;
+  // REQUIRES: nothing in flight. Syncs the file and closes it.
+  virtual absl::Status Finish() = 0;
   // "io_uring O_DIRECT", "pwrite" …: how it writes, for reports.
   virtual const char* method() const = 0;
 };

@@ -239,11 +239,16 @@ class PosixBlockWriter : public BlockWriter {
     return error == 0 ? absl::OkStatus() : ErrnoStatus("write", path_, error);
   }
 
-  absl::Status Finish(uint64_t length) override {
-    if (!writes_.empty()) return Internal("'", path_, "' finished with writes in flight");
+  absl::Status SetLength(uint64_t length) override {
+    if (!writes_.empty()) return Internal("'", path_, "' cut with writes in flight");
     if (RetryInterrupted([&] { return ftruncate(fd_.get(), static_cast<off_t>(length)); }) != 0) {
       return ErrnoStatus("ftruncate", path_, errno);
     }
+    return absl::OkStatus();
+  }
+
+  absl::Status Finish() override {
+    if (!writes_.empty()) return Internal("'", path_, "' finished with writes in flight");
     if (fsync(fd_.get()) != 0) return ErrnoStatus("fsync", path_, errno);
     const int error = fd_.Close();
     return error == 0 ? absl::OkStatus() : ErrnoStatus("close", path_, error);
@@ -423,10 +428,10 @@ class PosixFileSystem : public FileSystem {
         new PosixBlockWriter(path, fd, direct, alignment, options));
     // Through the page cache writes gain nothing by it, and some file systems pay by writing zeros.
     // One that can't reserve writes all the same; one that is full would only say so later.
-    if (direct && options.expected_bytes > alignment &&
-        RetryInterrupted([&] {
-          return fallocate(fd, 0, 0, static_cast<off_t>(options.expected_bytes));
-        }) != 0 &&
+    const uint64_t reserved = (options.expected_bytes + alignment - 1) / alignment * alignment;
+    if (direct && reserved > 0 && RetryInterrupted([&] {
+                                    return fallocate(fd, 0, 0, static_cast<off_t>(reserved));
+                                  }) != 0 &&
         (errno == ENOSPC || errno == EDQUOT)) {
       return ErrnoStatus("reserve space for", path, errno);
     }

@@ -103,7 +103,8 @@ class SlowDisk : public FileSystem {
       return file_->Write(data, n, offset);
     }
     absl::Status Wait(uint64_t ticket) override { return file_->Wait(ticket); }
-    absl::Status Finish(uint64_t length) override { return file_->Finish(length); }
+    absl::Status SetLength(uint64_t length) override { return file_->SetLength(length); }
+    absl::Status Finish() override { return file_->Finish(); }
     const char* method() const override { return file_->method(); }
 
    private:
