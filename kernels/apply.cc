@@ -1,24 +1,13 @@
 // The optimizers' steps: ops that update a reference variable, and its slots, in place. Each is one
-// pass over the elements.
-//
-// Writing g for the gradient, in TensorFlow's formulas:
-//   GradientDescent  var -= alpha g
-//   Momentum         accum = momentum accum + g
-//                    var -= lr accum             (Nesterov: var -= lr g + lr momentum accum)
-//   Adam             alpha = lr sqrt(1 - beta2_power) / (1 - beta1_power)
-//                    m += (g - m) (1 - beta1);  v += (g^2 - v) (1 - beta2)
-//                    var -= alpha m / (sqrt(v) + epsilon)
-//                    (Nesterov: beta1 m + (1 - beta1) g in place of m)
-//   Adagrad          accum += g^2;  var -= lr g / sqrt(accum)     (V2: / (sqrt(accum) + epsilon))
-//   RMSProp          ms += (g^2 - ms) (1 - rho)
-//                    mom = momentum mom + lr g / sqrt(ms + epsilon);  var -= mom
-//   CenteredRMSProp  the same with mg += (g - mg) (1 - rho) and ms - mg^2 in place of ms
+// pass over the elements. apply_rules.h has the formulas.
 #include <array>
-#include <cmath>
 #include <string>
 #include <type_traits>
 #include <utility>
 
+#include "kernels/apply_rules.h"
+#include "kernels/gpu_checks.h"
+#include "kernels/gpu_host.h"
 #include "kernels/types.h"
 #include "runtime/base/mutex.h"
 #include "runtime/base/status.h"
@@ -27,119 +16,6 @@
 
 namespace ferry {
 namespace {
-
-// A rule says how one op updates its variables. Its op's inputs are kRefs references (the variable,
-// then its slots), scalars, and the gradient (number kGrad), named kInputs. A rule is made from the
-// scalars (s(i) is the value of input i) and called with an element of the gradient and of each
-// variable. C is the type to compute in; kFlag is the op's boolean attribute kFlagName, if it has
-// one.
-
-template <typename C, bool kFlag>
-struct GradientDescent {
-  static constexpr const char* kInputs[] = {"var", "alpha", "delta"};
-  static constexpr const char* kFlagName = nullptr;
-  static constexpr int kRefs = 1, kGrad = 2;
-  const C alpha;
-  template <typename Scalars>
-  explicit GradientDescent(const Scalars& s) : alpha(s(1)) {}
-  void operator()(C g, C& var) const { var -= g * alpha; }
-};
-
-template <typename C, bool kNesterov>
-struct Momentum {
-  static constexpr const char* kInputs[] = {"var", "accum", "lr", "grad", "momentum"};
-  static constexpr const char* kFlagName = "use_nesterov";
-  static constexpr int kRefs = 2, kGrad = 3;
-  const C lr, momentum;
-  template <typename Scalars>
-  explicit Momentum(const Scalars& s) : lr(s(2)), momentum(s(4)) {}
-  void operator()(C g, C& var, C& accum) const {
-    accum = accum * momentum + g;
-    var -= kNesterov ? g * lr + accum * momentum * lr : accum * lr;
-  }
-};
-
-template <typename C, bool kNesterov>
-struct Adam {
-  static constexpr const char* kInputs[] = {"var", "m",     "v",     "beta1_power", "beta2_power",
-                                            "lr",  "beta1", "beta2", "epsilon",     "grad"};
-  static constexpr const char* kFlagName = "use_nesterov";
-  static constexpr int kRefs = 3, kGrad = 9;
-  const C alpha, beta1, beta2, epsilon;
-  template <typename Scalars>
-  explicit Adam(const Scalars& s)
-      : alpha(s(5) * std::sqrt(C(1) - s(4)) / (C(1) - s(3))),
-        beta1(s(6)),
-        beta2(s(7)),
-        epsilon(s(8)) {}
-  void operator()(C g, C& var, C& m, C& v) const {
-    m += (g - m) * (C(1) - beta1);
-    v += (g * g - v) * (C(1) - beta2);
-    const C step = kNesterov ? g * (C(1) - beta1) + beta1 * m : m;
-    var -= step * alpha / (std::sqrt(v) + epsilon);
-  }
-};
-
-template <typename C, bool kUpdateSlots>
-struct Adagrad {
-  static constexpr const char* kInputs[] = {"var", "accum", "lr", "grad"};
-  static constexpr const char* kFlagName = "update_slots";
-  static constexpr int kRefs = 2, kGrad = 3;
-  const C lr;
-  template <typename Scalars>
-  explicit Adagrad(const Scalars& s) : lr(s(2)) {}
-  void operator()(C g, C& var, C& accum) const {
-    if (kUpdateSlots) accum += g * g;
-    var -= g * lr / std::sqrt(accum);
-  }
-};
-
-template <typename C, bool kUpdateSlots>
-struct AdagradV2 {
-  static constexpr const char* kInputs[] = {"var", "accum", "lr", "epsilon", "grad"};
-  static constexpr const char* kFlagName = "update_slots";
-  static constexpr int kRefs = 2, kGrad = 4;
-  const C lr, epsilon;
-  template <typename Scalars>
-  explicit AdagradV2(const Scalars& s) : lr(s(2)), epsilon(s(3)) {}
-  void operator()(C g, C& var, C& accum) const {
-    if (kUpdateSlots) accum += g * g;
-    var -= g * lr / (std::sqrt(accum) + epsilon);
-  }
-};
-
-template <typename C, bool kFlag>
-struct RmsProp {
-  static constexpr const char* kInputs[] = {"var", "ms",       "mom",     "lr",
-                                            "rho", "momentum", "epsilon", "grad"};
-  static constexpr const char* kFlagName = nullptr;
-  static constexpr int kRefs = 3, kGrad = 7;
-  const C lr, rho, momentum, epsilon;
-  template <typename Scalars>
-  explicit RmsProp(const Scalars& s) : lr(s(3)), rho(s(4)), momentum(s(5)), epsilon(s(6)) {}
-  void operator()(C g, C& var, C& ms, C& mom) const {
-    ms += (g * g - ms) * (C(1) - rho);
-    mom = mom * momentum + g * lr / std::sqrt(ms + epsilon);
-    var -= mom;
-  }
-};
-
-template <typename C, bool kFlag>
-struct CenteredRmsProp {
-  static constexpr const char* kInputs[] = {"var", "mg",       "ms",      "mom", "lr",
-                                            "rho", "momentum", "epsilon", "grad"};
-  static constexpr const char* kFlagName = nullptr;
-  static constexpr int kRefs = 4, kGrad = 8;
-  const C lr, rho, momentum, epsilon;
-  template <typename Scalars>
-  explicit CenteredRmsProp(const Scalars& s) : lr(s(4)), rho(s(5)), momentum(s(6)), epsilon(s(7)) {}
-  void operator()(C g, C& var, C& mg, C& ms, C& mom) const {
-    ms += (g * g - ms) * (C(1) - rho);
-    mg += (g - mg) * (C(1) - rho);
-    mom = mom * momentum + g * lr / std::sqrt(ms - mg * mg + epsilon);
-    var -= mom;
-  }
-};
 
 // Elements [begin, end) of the gradient and of the variables.
 template <typename T, typename C, typename Rule, size_t... kI>
@@ -158,6 +34,24 @@ absl::Status NotAScalar(const char* input, const std::string& shape) {
 }
 absl::Status ShapesDiffer(const char* input, const std::string& var, const std::string& other) {
   return InvalidArgument("var and ", input, " do not have the same shape", var, " ", other);
+}
+
+// Of an op with `count` inputs of these names. The variables' mutexes are held.
+absl::Status CheckInputs(const KernelContext& c, const char* const* names, int count, int refs,
+                         int grad) {
+  for (int i = refs; i < count; ++i) {
+    if (i != grad && c.input(i).rank() != 0) {
+      return NotAScalar(names[i], c.input(i).shape().DebugString());
+    }
+  }
+  const TensorShape& shape = c.input(0).shape();
+  for (int i = 1; i < count; ++i) {
+    if ((i < refs || i == grad) && c.input(i).shape() != shape) {
+      return Annotate(ShapesDiffer(names[i], shape.DebugString(), c.input(i).shape().DebugString()),
+                      absl::StrCat("variable '", c.variable(0)->name(), "'"));
+    }
+  }
+  return absl::OkStatus();
 }
 
 // How many elements a block of parallel work has.
@@ -189,20 +83,8 @@ class ApplyKernel : public Kernel {
     for (int i = 0; i < kRefs; ++i) variables[static_cast<size_t>(i)] = c->variable(i);
     std::array<Variable*, kRefs> locked = variables;
     const VariableLocks locks(absl::MakeSpan(locked));
-    for (int i = kRefs; i < kCount; ++i) {
-      if (i != kGrad && c->input(i).rank() != 0) {
-        return InvalidArgument(R::kInputs[i],
-                               " is not a scalar: ", c->input(i).shape().DebugString());
-      }
-    }
+    FERRY_RETURN_IF_ERROR(CheckInputs(*c, R::kInputs, kCount, kRefs, kGrad));
     const TensorShape& shape = c->input(0).shape();
-    for (int i = 1; i < kCount; ++i) {
-      if ((i < kRefs || i == kGrad) && c->input(i).shape() != shape) {
-        return Annotate(
-            ShapesDiffer(R::kInputs[i], shape.DebugString(), c->input(i).shape().DebugString()),
-            absl::StrCat("variable '", variables[0]->name(), "'"));
-      }
-    }
     const R rule([c](int i) { return static_cast<C>(c->input(i).template scalar<T>()); });
     std::array<T*, kRefs> data;
     for (size_t i = 0; i < kRefs; ++i) data[i] = variables[i]->MutableTensor()->template data<T>();
@@ -274,10 +156,17 @@ bool RegisterApply(const std::string& op) {
 }  // namespace
 
 static const bool kApplyRegistered =
-    RegisterApply<GradientDescent>("ApplyGradientDescent") &&
-    RegisterApply<Momentum>("ApplyMomentum") && RegisterApply<Adam>("ApplyAdam") &&
-    RegisterApply<Adagrad>("ApplyAdagrad") && RegisterApply<AdagradV2>("ApplyAdagradV2") &&
-    RegisterApply<RmsProp>("ApplyRMSProp") &&
-    RegisterApply<CenteredRmsProp>("ApplyCenteredRMSProp");
+    RegisterApply<apply_rules::GradientDescent>("ApplyGradientDescent") &&
+    RegisterApply<apply_rules::Momentum>("ApplyMomentum") &&
+    RegisterApply<apply_rules::Adam>("ApplyAdam") &&
+    RegisterApply<apply_rules::Adagrad>("ApplyAdagrad") &&
+    RegisterApply<apply_rules::AdagradV2>("ApplyAdagradV2") &&
+    RegisterApply<apply_rules::RmsProp>("ApplyRMSProp") &&
+    RegisterApply<apply_rules::CenteredRmsProp>("ApplyCenteredRMSProp");
+
+// For apply.cu.
+bool gpu::CheckApply(Call* c, const char* const* names, int count, int refs, int grad) {
+  return HostSide::Note(c, CheckInputs(*HostSide::Context(c), names, count, refs, grad));
+}
 
 }  // namespace ferry

@@ -3,7 +3,8 @@
 #include <string>
 #include <type_traits>
 
-#include "absl/container/inlined_vector.h"
+#include "kernels/gpu_checks.h"
+#include "kernels/gpu_host.h"
 #include "kernels/types.h"
 #include "runtime/base/status.h"
 #include "runtime/op/op_def.h"
@@ -62,34 +63,40 @@ int64_t FindBest(const T* x, int64_t n, int64_t stride) {
   return at;
 }
 
+absl::Status FindSizes(const KernelContext& c, gpu::ArgSizes* sizes) {
+  const Tensor& x = c.input(0);
+  if (c.input(1).num_elements() != 1) {
+    return InvalidArgument("dim must be a scalar, but received tensor of shape: ",
+                           c.input(1).shape().DebugString());
+  }
+  FERRY_ASSIGN_OR_RETURN(int64_t axis, c.InputAsInt(1));
+  if (axis < -x.rank() || axis >= x.rank()) {
+    return InvalidArgument("Expected dimension in the range [", -x.rank(), ", ", x.rank(),
+                           "), but got ", axis);
+  }
+  if (axis < 0) axis += x.rank();
+  sizes->reduced = x.dim(static_cast<int>(axis));
+  if (sizes->reduced == 0) {
+    return InvalidArgument("Reduction axis ", axis, " is empty in shape ", x.shape().DebugString());
+  }
+  for (int d = 0; d < x.rank(); ++d) {
+    if (d != axis) sizes->out.push_back(x.dim(d));
+    if (d < axis) sizes->before *= x.dim(d);
+    if (d > axis) sizes->after *= x.dim(d);
+  }
+  return absl::OkStatus();
+}
+
 template <typename T, bool kMax>
 class ArgKernel : public Kernel {
  public:
   absl::Status Compute(KernelContext* c) const override {
     const Tensor& x = c->input(0);
-    if (c->input(1).num_elements() != 1) {
-      return InvalidArgument("dim must be a scalar, but received tensor of shape: ",
-                             c->input(1).shape().DebugString());
-    }
-    FERRY_ASSIGN_OR_RETURN(int64_t axis, c->InputAsInt(1));
-    if (axis < -x.rank() || axis >= x.rank()) {
-      return InvalidArgument("Expected dimension in the range [", -x.rank(), ", ", x.rank(),
-                             "), but got ", axis);
-    }
-    if (axis < 0) axis += x.rank();
-    const int64_t n = x.dim(static_cast<int>(axis));
-    if (n == 0) {
-      return InvalidArgument("Reduction axis ", axis, " is empty in shape ",
-                             x.shape().DebugString());
-    }
-    absl::InlinedVector<int64_t, 8> dims;
-    int64_t after = 1;
-    for (int d = 0; d < x.rank(); ++d) {
-      if (d != axis) dims.push_back(x.dim(d));
-      if (d > axis) after *= x.dim(d);
-    }
-    FERRY_ASSIGN_OR_RETURN(const TensorShape shape, TensorShape::Make(dims));
+    gpu::ArgSizes sizes;
+    FERRY_RETURN_IF_ERROR(FindSizes(*c, &sizes));
+    FERRY_ASSIGN_OR_RETURN(const TensorShape shape, TensorShape::Make(sizes.out));
     FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, shape));
+    const int64_t n = sizes.reduced, after = sizes.after;
     switch (c->output_type(0)) {
       case DType::kInt64:
         return Find<int64_t>(c, x, n, after, out);
@@ -153,4 +160,10 @@ const bool kRegistered = RegisterCpu<ArgMaxKernel>(ArgTypes(), "ArgMax", "T", {}
                          RegisterCpu<ArgMinKernel>(ArgTypes(), "ArgMin", "T", {}, {"dimension"});
 
 }  // namespace
+
+// For arg_reduce.cu.
+bool gpu::CheckArgReduce(Call* c, ArgSizes* out) {
+  return HostSide::Note(c, FindSizes(*HostSide::Context(c), out));
+}
+
 }  // namespace ferry

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "kernels/gpu_host.h"
 #include "runtime/base/status.h"
 #include "runtime/device/gpu_device.h"
 #include "runtime/op/kernel.h"
@@ -207,6 +208,9 @@ bool Call::Fill(void* to, int byte, int64_t bytes) {
 bool Call::Fail(Error error, const std::string& message) {
   return state_->Note(ToStatus(error, message));
 }
+
+KernelContext* HostSide::Context(const Call* c) { return c->c_; }
+bool HostSide::Note(Call* c, absl::Status status) { return c->state_->Note(std::move(status)); }
 
 // ---- Registration ----
 

@@ -152,6 +152,7 @@ class Call {
 
  private:
   friend class KernelAdapter;
+  friend struct HostSide;  // gpu_host.h
   struct State;
   KernelContext* const c_;
   std::unique_ptr<State> state_;

@@ -1,6 +1,8 @@
 // InTopK and InTopKV2: whether each row's target is among its k greatest predictions.
 #include <cmath>
 
+#include "kernels/gpu_checks.h"
+#include "kernels/gpu_host.h"
 #include "kernels/types.h"
 #include "runtime/base/status.h"
 #include "runtime/op/op_def.h"
@@ -14,6 +16,22 @@ absl::Status InTopKShape(InferenceContext* c) {
   FERRY_ASSIGN_OR_RETURN(PartialShape rows,
                          PartialShape::Merge(PartialShape({predictions.dim(0)}), targets));
   c->set_output(0, std::move(rows));
+  return absl::OkStatus();
+}
+
+absl::Status CheckShapes(const Tensor& predictions, const Tensor& targets) {
+  if (predictions.rank() != 2) {
+    return InvalidArgument("predictions must be 2-dimensional, found shape ",
+                           predictions.shape().DebugString());
+  }
+  if (targets.rank() != 1) {
+    return InvalidArgument("targets must be 1-dimensional, found shape ",
+                           targets.shape().DebugString());
+  }
+  if (predictions.dim(0) != targets.dim(0)) {
+    return InvalidArgument("First dimension of predictions ", predictions.dim(0),
+                           " must match length of targets ", targets.dim(0));
+  }
   return absl::OkStatus();
 }
 
@@ -33,18 +51,7 @@ class InTopKKernel : public Kernel {
     if (c->num_inputs() == 3) {
       FERRY_ASSIGN_OR_RETURN(k, c->InputAsInt(2));
     }
-    if (predictions.rank() != 2) {
-      return InvalidArgument("predictions must be 2-dimensional, found shape ",
-                             predictions.shape().DebugString());
-    }
-    if (targets.rank() != 1) {
-      return InvalidArgument("targets must be 1-dimensional, found shape ",
-                             targets.shape().DebugString());
-    }
-    if (predictions.dim(0) != targets.dim(0)) {
-      return InvalidArgument("First dimension of predictions ", predictions.dim(0),
-                             " must match length of targets ", targets.dim(0));
-    }
+    FERRY_RETURN_IF_ERROR(CheckShapes(predictions, targets));
     FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, targets.shape()));
     const int64_t classes = predictions.dim(1);
     for (int64_t r = 0; r < predictions.dim(0); ++r) {
@@ -88,4 +95,11 @@ FERRY_KERNEL("InTopK").Make<InTopKKernel>();
 FERRY_KERNEL("InTopKV2").HostMemory("k").Make<InTopKKernel>();
 
 }  // namespace
+
+// For in_top_k.cu.
+bool gpu::CheckInTopK(Call* c) {
+  const KernelContext* context = HostSide::Context(c);
+  return HostSide::Note(c, CheckShapes(context->input(0), context->input(1)));
+}
+
 }  // namespace ferry

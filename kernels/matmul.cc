@@ -5,6 +5,8 @@
 
 #include "absl/container/inlined_vector.h"
 #include "kernels/gemm.h"
+#include "kernels/gpu_checks.h"
+#include "kernels/gpu_host.h"
 #include "kernels/types.h"
 #include "runtime/base/status.h"
 #include "runtime/graph/gradients.h"
@@ -63,6 +65,24 @@ absl::Status MatMulGradient(GradientContext* c) {
   return c->scope().status();
 }
 
+// Fills in the sizes of the product of inputs 0 and 1.
+absl::Status MatMulSizes(const KernelContext& c, GemmShape* s) {
+  const Tensor &a = c.input(0), &b = c.input(1);
+  for (int i = 0; i < 2; ++i) {
+    if (c.input(i).rank() != 2) {
+      return InvalidArgument("In[", i, "] is not a matrix. Instead it has shape ",
+                             c.input(i).shape().DebugString());
+    }
+  }
+  s->m = a.dim(s->transpose_a ? 1 : 0);
+  s->k = a.dim(s->transpose_a ? 0 : 1);
+  s->n = b.dim(s->transpose_b ? 0 : 1);
+  if (b.dim(s->transpose_b ? 1 : 0) != s->k) {
+    return SizesDiffer(a.shape().DebugString(), b.shape().DebugString());
+  }
+  return absl::OkStatus();
+}
+
 template <typename T>
 class MatMulKernel : public Kernel {
  public:
@@ -73,22 +93,10 @@ class MatMulKernel : public Kernel {
   }
 
   absl::Status Compute(KernelContext* c) const override {
-    const Tensor &a = c->input(0), &b = c->input(1);
-    for (int i = 0; i < 2; ++i) {
-      if (c->input(i).rank() != 2) {
-        return InvalidArgument("In[", i, "] is not a matrix. Instead it has shape ",
-                               c->input(i).shape().DebugString());
-      }
-    }
     GemmShape s = shape_;
-    s.m = a.dim(s.transpose_a ? 1 : 0);
-    s.k = a.dim(s.transpose_a ? 0 : 1);
-    s.n = b.dim(s.transpose_b ? 0 : 1);
-    if (b.dim(s.transpose_b ? 1 : 0) != s.k) {
-      return SizesDiffer(a.shape().DebugString(), b.shape().DebugString());
-    }
+    FERRY_RETURN_IF_ERROR(MatMulSizes(*c, &s));
     FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, TensorShape({s.m, s.n})));
-    return Gemm<T>(c, s, a.data<T>(), b.data<T>(), out->data<T>());
+    return Gemm<T>(c, s, c->input(0).data<T>(), c->input(1).data<T>(), out->data<T>());
   }
 
  private:
@@ -187,6 +195,48 @@ void BroadcastIndex(absl::Span<const int64_t> in, const TensorShape& out,
   }
 }
 
+// The shapes of the batches of inputs 0 and 1 and of their product.
+struct Batches {
+  TensorShape a, b, both;
+  TensorShape out;  // With the matrices' dimensions.
+};
+
+// The same for batches of matrices, which may have different shapes if `broadcasts`.
+absl::Status BatchMatMulSizes(const KernelContext& c, bool broadcasts, GemmShape* s,
+                              Batches* batches) {
+  const Tensor &a = c.input(0), &b = c.input(1);
+  for (int i = 0; i < 2; ++i) {
+    if (c.input(i).rank() < 2) {
+      return InvalidArgument("In[", i, "] ndims must be >= 2: ", c.input(i).rank());
+    }
+  }
+  s->m = a.dim(a.rank() - (s->transpose_a ? 1 : 2));
+  s->k = a.dim(a.rank() - (s->transpose_a ? 2 : 1));
+  s->n = b.dim(b.rank() - (s->transpose_b ? 2 : 1));
+  if (b.dim(b.rank() - (s->transpose_b ? 1 : 2)) != s->k) {
+    return SizesDiffer(a.shape().DebugString(), b.shape().DebugString());
+  }
+  auto batch_of = [](const Tensor& t) {
+    return TensorShape::Make(t.shape().dims().subspan(0, static_cast<size_t>(t.rank() - 2)));
+  };
+  FERRY_ASSIGN_OR_RETURN(batches->a, batch_of(a));
+  FERRY_ASSIGN_OR_RETURN(batches->b, batch_of(b));
+  batches->both = batches->a;
+  if (batches->a != batches->b) {
+    absl::StatusOr<TensorShape> both = BroadcastShapes(batches->a, batches->b);
+    if (!both.ok() || !broadcasts) {
+      return InvalidArgument("In[0] and In[1] must have compatible batch dimensions: ",
+                             a.shape().DebugString(), " vs. ", b.shape().DebugString());
+    }
+    batches->both = *std::move(both);
+  }
+  absl::InlinedVector<int64_t, 4> dims(batches->both.dims().begin(), batches->both.dims().end());
+  dims.push_back(s->m);
+  dims.push_back(s->n);
+  FERRY_ASSIGN_OR_RETURN(batches->out, TensorShape::Make(dims));
+  return absl::OkStatus();
+}
+
 template <typename T>
 class BatchMatMulKernel : public Kernel {
  public:
@@ -198,45 +248,19 @@ class BatchMatMulKernel : public Kernel {
   }
 
   absl::Status Compute(KernelContext* c) const override {
-    const Tensor &a = c->input(0), &b = c->input(1);
-    for (int i = 0; i < 2; ++i) {
-      if (c->input(i).rank() < 2) {
-        return InvalidArgument("In[", i, "] ndims must be >= 2: ", c->input(i).rank());
-      }
-    }
     GemmShape s = shape_;
-    s.m = a.dim(a.rank() - (s.transpose_a ? 1 : 2));
-    s.k = a.dim(a.rank() - (s.transpose_a ? 2 : 1));
-    s.n = b.dim(b.rank() - (s.transpose_b ? 2 : 1));
-    if (b.dim(b.rank() - (s.transpose_b ? 1 : 2)) != s.k) {
-      return SizesDiffer(a.shape().DebugString(), b.shape().DebugString());
-    }
-    auto batch_of = [](const Tensor& t) {
-      return TensorShape::Make(t.shape().dims().subspan(0, static_cast<size_t>(t.rank() - 2)));
-    };
-    FERRY_ASSIGN_OR_RETURN(const TensorShape batch_a, batch_of(a));
-    FERRY_ASSIGN_OR_RETURN(const TensorShape batch_b, batch_of(b));
-    TensorShape batch = batch_a;
+    Batches batches;
+    FERRY_RETURN_IF_ERROR(BatchMatMulSizes(*c, broadcasts_, &s, &batches));
     std::vector<int64_t> index_a, index_b;
-    if (batch_a != batch_b) {
-      absl::StatusOr<TensorShape> both = BroadcastShapes(batch_a, batch_b);
-      if (!both.ok() || !broadcasts_) {
-        return InvalidArgument("In[0] and In[1] must have compatible batch dimensions: ",
-                               a.shape().DebugString(), " vs. ", b.shape().DebugString());
-      }
-      batch = *std::move(both);
-      BroadcastIndex(batch_a.dims(), batch, &index_a);
-      BroadcastIndex(batch_b.dims(), batch, &index_b);
+    if (batches.a != batches.b) {
+      BroadcastIndex(batches.a.dims(), batches.both, &index_a);
+      BroadcastIndex(batches.b.dims(), batches.both, &index_b);
     }
-    absl::InlinedVector<int64_t, 4> dims(batch.dims().begin(), batch.dims().end());
-    dims.push_back(s.m);
-    dims.push_back(s.n);
-    FERRY_ASSIGN_OR_RETURN(const TensorShape shape, TensorShape::Make(dims));
-    FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, shape));
+    FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, batches.out));
     const bool indexed = !index_a.empty();
-    return BatchGemm<T>(c, s, batch.num_elements(), indexed ? index_a.data() : nullptr,
-                        indexed ? index_b.data() : nullptr, a.data<T>(), b.data<T>(),
-                        out->data<T>());
+    return BatchGemm<T>(c, s, batches.both.num_elements(), indexed ? index_a.data() : nullptr,
+                        indexed ? index_b.data() : nullptr, c->input(0).data<T>(),
+                        c->input(1).data<T>(), out->data<T>());
   }
 
  private:
@@ -291,4 +315,25 @@ static const bool kMatMulRegistered =
     RegisterCpu<BatchMatMulKernel>(MatMulTypes(), "BatchMatMul") &&
     RegisterCpu<BatchMatMulKernel>(Join<MatMulTypes, Types<int16_t>>(), "BatchMatMulV2");
 
+// ---- For matmul.cu ----
+
+namespace gpu {
+
+bool CheckMatMul(Call* c, bool transpose_a, bool transpose_b, ProductSizes* out) {
+  GemmShape s{transpose_a, transpose_b};
+  if (!HostSide::Note(c, MatMulSizes(*HostSide::Context(c), &s))) return false;
+  *out = {s.m, s.n, s.k, {s.m, s.n}};
+  return true;
+}
+
+bool CheckBatchMatMul(Call* c, bool transpose_a, bool transpose_b, bool broadcasts,
+                      ProductSizes* out) {
+  GemmShape s{transpose_a, transpose_b};
+  Batches b;
+  if (!HostSide::Note(c, BatchMatMulSizes(*HostSide::Context(c), broadcasts, &s, &b))) return false;
+  *out = {s.m, s.n, s.k, {b.out.dims().begin(), b.out.dims().end()}};
+  return true;
+}
+
+}  // namespace gpu
 }  // namespace ferry

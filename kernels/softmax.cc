@@ -11,6 +11,8 @@
 #include <type_traits>
 
 #include "absl/strings/str_join.h"
+#include "kernels/gpu_checks.h"
+#include "kernels/gpu_host.h"
 #include "kernels/types.h"
 #include "runtime/base/status.h"
 #include "runtime/graph/gradients.h"
@@ -109,15 +111,18 @@ absl::Status SoftmaxShape(InferenceContext* c) {
   return UnchangedShape(c);
 }
 
+absl::Status CheckLogits(const TensorShape& x) {
+  if (x.rank() > 0) return absl::OkStatus();
+  return InvalidArgument("logits must have >= 1 dimension, got ", x.DebugString());
+}
+
 template <typename T, bool kLog>
 class SoftmaxKernelOf : public Kernel {
  public:
   absl::Status Compute(KernelContext* c) const override {
     using C = ComputeType<T>;
     const Tensor& x = c->input(0);
-    if (x.rank() == 0) {
-      return InvalidArgument("logits must have >= 1 dimension, got ", x.shape().DebugString());
-    }
+    FERRY_RETURN_IF_ERROR(CheckLogits(x.shape()));
     FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, x.shape()));
     if (x.num_elements() == 0) return absl::OkStatus();
     const int64_t columns = x.dim(x.rank() - 1);
@@ -203,19 +208,26 @@ absl::Status CrossEntropyShape(InferenceContext* c) {
   return absl::OkStatus();
 }
 
+// The shape that both are broadcast to.
+absl::StatusOr<TensorShape> CrossEntropySizes(const TensorShape& logits,
+                                              const TensorShape& labels) {
+  TensorShape shape = logits;
+  if (logits != labels) {
+    absl::StatusOr<TensorShape> both = BroadcastShapes(logits, labels);
+    if (!both.ok()) return NotBroadcastable(logits.DebugString(), labels.DebugString());
+    shape = *std::move(both);
+  }
+  if (shape.rank() != 2) return NotMatrices();
+  return shape;
+}
+
 template <typename T>
 class CrossEntropyKernel : public Kernel {
  public:
   absl::Status Compute(KernelContext* c) const override {
     using C = ComputeType<T>;
     const Tensor &x = c->input(0), &p = c->input(1);
-    TensorShape shape = x.shape();
-    if (x.shape() != p.shape()) {
-      absl::StatusOr<TensorShape> both = BroadcastShapes(x.shape(), p.shape());
-      if (!both.ok()) return NotBroadcastable(x.shape().DebugString(), p.shape().DebugString());
-      shape = *std::move(both);
-    }
-    if (shape.rank() != 2) return NotMatrices();
+    FERRY_ASSIGN_OR_RETURN(const TensorShape shape, CrossEntropySizes(x.shape(), p.shape()));
     const int64_t rows = shape.dim(0), columns = shape.dim(1);
     FERRY_ASSIGN_OR_RETURN(Tensor * loss_out, c->AllocateOutput(0, TensorShape({rows})));
     FERRY_ASSIGN_OR_RETURN(Tensor * backprop_out, c->AllocateOutput(1, shape));
@@ -356,16 +368,21 @@ absl::Status SparseCrossEntropyShape(InferenceContext* c) {
   return absl::OkStatus();
 }
 
+absl::Status CheckSparse(const Tensor& x, const Tensor& labels) {
+  if (x.rank() == 2 && labels.rank() == 1 && x.dim(0) == labels.dim(0) && x.dim(1) != 0) {
+    return absl::OkStatus();
+  }
+  return CheckSparse(x.shape().DebugString(), x.rank(), labels.shape().DebugString(), labels.rank(),
+                     x.rank() > 0 ? x.dim(0) : -1, labels.rank() > 0 ? labels.dim(0) : -1,
+                     x.rank() > 1 ? x.dim(1) : -1);
+}
+
 template <typename T>
 class SparseCrossEntropyKernel : public Kernel {
  public:
   absl::Status Compute(KernelContext* c) const override {
     const Tensor &x = c->input(0), &labels = c->input(1);
-    if (x.rank() != 2 || labels.rank() != 1 || x.dim(0) != labels.dim(0) || x.dim(1) == 0) {
-      return CheckSparse(x.shape().DebugString(), x.rank(), labels.shape().DebugString(),
-                         labels.rank(), x.rank() > 0 ? x.dim(0) : -1,
-                         labels.rank() > 0 ? labels.dim(0) : -1, x.rank() > 1 ? x.dim(1) : -1);
-    }
+    FERRY_RETURN_IF_ERROR(CheckSparse(x, labels));
     return labels.dtype() == DType::kInt32 ? Run(c, x, labels.span<int32_t>())
                                            : Run(c, x, labels.span<int64_t>());
   }
@@ -425,4 +442,29 @@ const bool kRegistered =
     RegisterCpu<SparseCrossEntropyKernel>(FloatTypes(), "SparseSoftmaxCrossEntropyWithLogits");
 
 }  // namespace
+
+// ---- For softmax.cu ----
+
+namespace gpu {
+
+bool CheckSoftmax(Call* c) {
+  return HostSide::Note(c, CheckLogits(HostSide::Context(c)->input(0).shape()));
+}
+
+bool CheckCrossEntropy(Call* c, int64_t* rows, int64_t* columns) {
+  const KernelContext* context = HostSide::Context(c);
+  absl::StatusOr<TensorShape> shape =
+      CrossEntropySizes(context->input(0).shape(), context->input(1).shape());
+  if (!shape.ok()) return HostSide::Note(c, shape.status());
+  *rows = shape->dim(0);
+  *columns = shape->dim(1);
+  return true;
+}
+
+bool CheckSparseCrossEntropy(Call* c) {
+  const KernelContext* context = HostSide::Context(c);
+  return HostSide::Note(c, CheckSparse(context->input(0), context->input(1)));
+}
+
+}  // namespace gpu
 }  // namespace ferry

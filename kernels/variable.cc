@@ -9,6 +9,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "kernels/gpu_checks.h"
+#include "kernels/gpu_host.h"
 #include "kernels/types.h"
 #include "runtime/base/mutex.h"
 #include "runtime/base/status.h"
@@ -33,7 +35,8 @@ class VariableKernel : public Kernel {
   absl::Status Compute(KernelContext* c) const override {
     Variable* v = variable_.load(std::memory_order_acquire);
     if (!v) {
-      FERRY_ASSIGN_OR_RETURN(v, c->run()->variables->LookupOrCreate(name_, dtype_, shape_, c->gpu()));
+      FERRY_ASSIGN_OR_RETURN(v,
+                             c->run()->variables->LookupOrCreate(name_, dtype_, shape_, c->gpu()));
       variable_.store(v, std::memory_order_release);
     }
     c->SetOutputVariable(0, v);
@@ -68,10 +71,7 @@ FERRY_OP("Variable")
     });
 FERRY_KERNEL("VariableV2").Device(DeviceType::kCpu).Make<VariableKernel>();
 FERRY_KERNEL("Variable").Device(DeviceType::kCpu).Make<VariableKernel>();
-FERRY_KERNEL("VariableV2")
-    .Device(DeviceType::kGpu)
-    .Type("dtype", kGpuTypes)
-    .Make<VariableKernel>();
+FERRY_KERNEL("VariableV2").Device(DeviceType::kGpu).Type("dtype", kGpuTypes).Make<VariableKernel>();
 FERRY_KERNEL("Variable").Device(DeviceType::kGpu).Type("dtype", kGpuTypes).Make<VariableKernel>();
 
 class IsVariableInitializedKernel : public Kernel {
@@ -169,22 +169,26 @@ void Accumulate(T* to, const T* from, int64_t n) {
   }
 }
 
+// Of a variable whose mutex is held.
+absl::Status CheckUpdate(const Variable& v, const Tensor& by) {
+  const Tensor& now = v.tensor();
+  if (now.shape() == by.shape()) return absl::OkStatus();
+  return InvalidArgument("Parameters and update must be the same size: variable '", v.name(),
+                         "' has shape ", now.shape().DebugString(), ", the update ",
+                         by.shape().DebugString());
+}
+
 template <typename T, int kSign>
 class AccumulateKernel : public Kernel {
   absl::Status Compute(KernelContext* c) const override {
     Variable* v = c->variable(0);
     const Tensor& by = c->input(1);
     MutexLock lock(&v->mu());
-    const Tensor& now = v->tensor();
-    if (now.shape() != by.shape()) {
-      return InvalidArgument("Parameters and update must be the same size: variable '", v->name(),
-                             "' has shape ", now.shape().DebugString(), ", the update ",
-                             by.shape().DebugString());
-    }
+    FERRY_RETURN_IF_ERROR(CheckUpdate(*v, by));
     Tensor* to = v->MutableTensor();
     T* out = to->data<T>();
     const T* in = by.data<T>();
-    c->ParallelFor(now.num_elements(), 65536, [&](int64_t begin, int64_t end) {
+    c->ParallelFor(by.num_elements(), 65536, [&](int64_t begin, int64_t end) {
       Accumulate<T, kSign>(out + begin, in + begin, end - begin);
     });
     c->SetOutputVariable(0, v);
@@ -215,13 +219,8 @@ FERRY_OP("AssignSub")
 
 // ---- Updates of rows ----
 
-// Checks that `updates` has the shape indices.shape + ref.shape[1:] and reads the indices; a scalar
-// update goes to every row.
-template <typename RowFn>
-absl::Status ForEachRow(KernelContext* c, Variable* v, RowFn row) {
-  const Tensor& now = v->tensor();
-  const Tensor& indices = c->input(1);
-  const Tensor& updates = c->input(2);
+// Whether `updates` has the shape indices.shape + now.shape[1:], or is a scalar.
+absl::Status CheckRows(const Tensor& now, const Tensor& indices, const Tensor& updates) {
   if (now.rank() < 1) {
     return InvalidArgument("params must be at least 1-D, got shape ", now.shape().DebugString());
   }
@@ -238,6 +237,17 @@ absl::Status ForEachRow(KernelContext* c, Variable* v, RowFn row) {
         updates.shape().DebugString(), ", indices.shape ", indices.shape().DebugString(),
         ", params.shape ", now.shape().DebugString());
   }
+  return absl::OkStatus();
+}
+
+// Checks shapes and indices; a scalar update goes to every row.
+template <typename RowFn>
+absl::Status ForEachRow(KernelContext* c, Variable* v, RowFn row) {
+  const Tensor& now = v->tensor();
+  const Tensor& indices = c->input(1);
+  const Tensor& updates = c->input(2);
+  FERRY_RETURN_IF_ERROR(CheckRows(now, indices, updates));
+  const bool scalar = updates.rank() == 0;
   const int64_t rows = now.dim(0), n = indices.num_elements();
   const bool wide = indices.dtype() == DType::kInt64;
   auto at = [&](int64_t i) -> int64_t {
@@ -358,4 +368,20 @@ FERRY_KERNEL("ScatterUpdate").Device(DeviceType::kCpu).Make<ScatterUpdateKernel>
     RegisterCpu<ScatterSubKernel>(NumberTypes(), "ScatterSub");
 
 }  // namespace
+
+// ---- For variable.cu ----
+
+namespace gpu {
+
+bool CheckAccumulate(Call* c) {
+  const KernelContext* context = HostSide::Context(c);
+  return HostSide::Note(c, CheckUpdate(*context->variable(0), context->input(1)));
+}
+
+bool CheckScatter(Call* c) {
+  const KernelContext* context = HostSide::Context(c);
+  return HostSide::Note(c, CheckRows(context->input(0), context->input(1), context->input(2)));
+}
+
+}  // namespace gpu
 }  // namespace ferry

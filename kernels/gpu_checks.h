@@ -1,0 +1,71 @@
+// Checks of arguments that the GPU kernels in .cu files share with the CPU kernels of the same ops:
+// declared in plain types for nvcc, defined in the ops' .cc files. Each returns false with the
+// error noted with the call, in the CPU kernel's words, and sees shapes alone, never elements that
+// lie in the device's memory.
+#ifndef FERRY_KERNELS_GPU_CHECKS_H_
+#define FERRY_KERNELS_GPU_CHECKS_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/gpu.h"
+
+namespace ferry {
+namespace gpu {
+
+// ---- matmul.cc ----
+
+// The product of inputs 0 and 1, m x k and k x n matrices or batches of them.
+struct ProductSizes {
+  int64_t m = 0, n = 0, k = 0;
+  std::vector<int64_t> out;  // The output's shape.
+};
+bool CheckMatMul(Call* c, bool transpose_a, bool transpose_b, ProductSizes* out);
+// `broadcasts`: whether the batches may have different shapes.
+bool CheckBatchMatMul(Call* c, bool transpose_a, bool transpose_b, bool broadcasts,
+                      ProductSizes* out);
+
+// ---- arg_reduce.cc ----
+
+// Of the dimension that is searched, and of those before and after it.
+struct ArgSizes {
+  int64_t before = 1, reduced = 0, after = 1;
+  std::vector<int64_t> out;
+};
+bool CheckArgReduce(Call* c, ArgSizes* out);
+
+// ---- softmax.cc ----
+
+bool CheckSoftmax(Call* c);
+// The shape that logits and labels are broadcast to.
+bool CheckCrossEntropy(Call* c, int64_t* rows, int64_t* columns);
+bool CheckSparseCrossEntropy(Call* c);
+
+// ---- in_top_k.cc ----
+
+bool CheckInTopK(Call* c);
+
+// ---- apply.cc ----
+
+// Of an optimizer's op with inputs of these names: the first `refs` are the variable and its slots,
+// number `grad` is the gradient, the others are scalars.
+bool CheckApply(Call* c, const char* const* names, int count, int refs, int grad);
+
+// ---- variable.cc ----
+
+bool CheckAccumulate(Call* c);
+bool CheckScatter(Call* c);
+
+// ---- random.cc ----
+
+// Output 0, of the shape that input 0 says. Null after an error.
+void* RandomOutput(Call* c, int64_t* elements);
+// Of RandomUniformInt, whose bounds lie in host memory: that they are scalars; and, if anything is
+// drawn, that there is a number between them.
+bool CheckRandomBounds(Call* c);
+bool CheckRandomRange(Call* c, int64_t low, int64_t high);
+
+}  // namespace gpu
+}  // namespace ferry
+
+#endif  // FERRY_KERNELS_GPU_CHECKS_H_
