@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/strings/str_split.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "runtime/op/kernel.h"
 #include "runtime/op/op_def.h"
@@ -70,6 +71,11 @@ TEST(OpsTest, AreRegistered) {
   }
 }
 
+// What a GPU can't tell of, since only the elements show it: these have results there
+// (docs/gpu.md; gpu_math_test.cc says which).
+const std::set<std::string> kNoErrorsOnGpu = {"SparseSoftmaxCrossEntropyWithLogits_range",
+                                              "SparseSoftmaxCrossEntropyWithLogits_negative"};
+
 class OpCasesTest : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(OpCasesTest, EqualTensorFlow) {
@@ -86,6 +92,11 @@ TEST_P(OpCasesTest, EqualTensorFlow) {
           std::make_pair(Inputs::kOwned, "in place")}) {
       if (how != Inputs::kConst && c.values.count("in0") == 0) continue;
       const absl::Status s = CheckOpCase(c, how, kDevice);
+      if (kDevice == "gpu" && kNoErrorsOnGpu.count(c.name) > 0) {
+        EXPECT_THAT(std::string(s.message()), ::testing::EndsWith("was expected, found none"))
+            << c.name;
+        continue;
+      }
       EXPECT_TRUE(s.ok()) << c.name << " (" << words << "): " << s.message();
     }
   }
