@@ -346,8 +346,10 @@ class CudaDevice : public GpuDevice {
       FERRY_ASSIGN_OR_RETURN(blas_workspace_, allocator_->Allocate(kWorkspace));
       cublasHandle_t handle = nullptr;
       FERRY_RETURN_IF_ERROR(CheckBlas(cublasCreate(&handle), "cublasCreate"));
-      absl::Status status = CheckBlas(cublasSetMathMode(handle, CUBLAS_DEFAULT_MATH),
-                                      "cublasSetMathMode");
+      // No TF32, and 16-bit products are summed as float until they are complete.
+      constexpr auto kMath = static_cast<cublasMath_t>(
+          CUBLAS_DEFAULT_MATH | CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION);
+      absl::Status status = CheckBlas(cublasSetMathMode(handle, kMath), "cublasSetMathMode");
       if (!status.ok()) {
         cublasDestroy(handle);
         return status;
