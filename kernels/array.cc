@@ -3,8 +3,11 @@
 #include <algorithm>
 #include <cstring>
 #include <type_traits>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/gpu_array.h"
+#include "kernels/gpu_host.h"
 
 namespace ferry {
 namespace {
@@ -164,6 +167,19 @@ void CopyNormalised(KernelContext* c, const T* from, T* to, absl::Span<CopyDim> 
 
 }  // namespace
 
+namespace {
+
+int Width(const Tensor& t) { return static_cast<int>(ElementSize(t.dtype())); }
+
+// `data`, a tensor's, behind its first `i` elements.
+template <typename Void>
+Void* Behind(Void* data, const Tensor& t, int64_t i) {
+  using Char = std::conditional_t<std::is_const_v<Void>, const char, char>;
+  return static_cast<Char*>(data) + i * static_cast<int64_t>(ElementSize(t.dtype()));
+}
+
+}  // namespace
+
 absl::Status StridedCopy(KernelContext* c, const Tensor& from, int64_t from_offset, Tensor* to,
                          int64_t to_offset, absl::Span<const CopyDim> dims) {
   absl::InlinedVector<CopyDim, 8> kept;
@@ -176,6 +192,15 @@ absl::Status StridedCopy(KernelContext* c, const Tensor& from, int64_t from_offs
       kept.push_back(d);
     }
   }
+  if (c->gpu()) {
+    absl::InlinedVector<gpu::StridedDim, 8> gpu_dims;
+    for (const CopyDim& d : kept) gpu_dims.push_back({d.size, d.from, d.to});
+    return gpu::LaunchOnGpu(c, [&](gpu::Call* call) {
+      return gpu::Array().copy(call, Width(*to), Behind(from.raw(), from, from_offset),
+                               Behind(to->raw(), *to, to_offset), gpu_dims.data(),
+                               static_cast<int>(gpu_dims.size()));
+    });
+  }
   return ForWidth(to->dtype(), [&](auto* type) {
     using T = std::remove_pointer_t<decltype(type)>;
     CopyNormalised<T>(c, static_cast<const T*>(from.raw()) + from_offset,
@@ -183,19 +208,41 @@ absl::Status StridedCopy(KernelContext* c, const Tensor& from, int64_t from_offs
   });
 }
 
+absl::Status CopyParts(KernelContext* c, int64_t rows, absl::Span<const CopyPart> parts) {
+  if (!c->gpu()) {
+    for (const CopyPart& p : parts) {
+      FERRY_RETURN_IF_ERROR(StridedCopy(c, *p.from, p.from_offset, p.to, p.to_offset,
+                                        {{rows, p.from_pitch, p.to_pitch}, {p.run, 1, 1}}));
+    }
+    return absl::OkStatus();
+  }
+  if (parts.empty()) return absl::OkStatus();
+  std::vector<gpu::RunPiece> pieces;
+  for (const CopyPart& p : parts) {
+    pieces.push_back({Behind(p.from->raw(), *p.from, p.from_offset), Behind(p.to->raw(), *p.to, p.to_offset), p.run,
+                      p.from_pitch, p.to_pitch});
+  }
+  return gpu::LaunchOnGpu(c, [&](gpu::Call* call) {
+    return gpu::Array().copy_runs(call, Width(*parts[0].to), rows, pieces.data(),
+                                  static_cast<int>(pieces.size()));
+  });
+}
+
 absl::Status FillWith(KernelContext* c, const Tensor& value, Tensor* to) {
   return StridedCopy(c, value, 0, to, 0, {{to->num_elements(), 0, 1}});
 }
 
-void FillZero(KernelContext* c, Tensor* to) {
+absl::Status FillZero(KernelContext* c, Tensor* to) {
+  if (c->gpu()) return c->gpu()->Fill(c->gpu_stream(), to->raw(), 0, to->bytes());
   if (to->dtype() == DType::kString) {
     std::fill_n(to->data<std::string>(), to->num_elements(), std::string());
-    return;
+    return absl::OkStatus();
   }
   c->ParallelFor(
       static_cast<int64_t>(to->bytes()), int64_t{1} << 20, [to](int64_t begin, int64_t end) {
         std::memset(static_cast<char*>(to->raw()) + begin, 0, static_cast<size_t>(end - begin));
       });
+  return absl::OkStatus();
 }
 
 Ints Strides(absl::Span<const int64_t> dims) {

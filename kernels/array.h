@@ -1,10 +1,12 @@
 // What the ops that move data share. They work by an element's width, not its dtype: one
 // instantiation for 1, 2, 4, 8 and 16 bytes, and one for strings. Most of them are a StridedCopy
-// with the right strides.
+// with the right strides. On a GPU the same functions enqueue kernels (gpu_array.h), so that one
+// class serves both devices.
 #ifndef FERRY_KERNELS_ARRAY_H_
 #define FERRY_KERNELS_ARRAY_H_
 
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <string>
 #include <utility>
@@ -13,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "kernels/types.h"
 #include "runtime/base/status.h"
 #include "runtime/op/kernel.h"
 #include "runtime/op/shape_inference.h"
@@ -69,9 +72,39 @@ struct CopyDim {
 absl::Status StridedCopy(KernelContext* c, const Tensor& from, int64_t from_offset, Tensor* to,
                          int64_t to_offset, absl::Span<const CopyDim> dims);
 
+// Part of a copy of rows: from each row of `from` a run of neighbours to a row of `to`. Places and
+// the distances between rows are in elements.
+struct CopyPart {
+  const Tensor* from;
+  int64_t from_offset, from_pitch;
+  Tensor* to;
+  int64_t to_offset, to_pitch;
+  int64_t run;
+};
+// All parts, which have `rows` rows and the same dtype.
+absl::Status CopyParts(KernelContext* c, int64_t rows, absl::Span<const CopyPart> parts);
+
 // Sets all elements to that of the one-element tensor `value` / to zero (or empty strings).
 absl::Status FillWith(KernelContext* c, const Tensor& value, Tensor* to);
-void FillZero(KernelContext* c, Tensor* to);
+absl::Status FillZero(KernelContext* c, Tensor* to);
+
+// Registers K, which does its work through the functions above, on the CPU for all dtypes and on
+// GPUs for what their memory may hold under the type attribute `attr`; `host_memory`: what it reads
+// or writes itself.
+template <typename K>
+bool RegisterArrayKernel(const char* op, std::initializer_list<const char*> host_memory = {},
+                         const char* attr = "T", bool replayable = true) {
+  for (const DeviceType device : {DeviceType::kCpu, DeviceType::kGpu}) {
+    KernelBuilder b(op);
+    b.Device(device);
+    if (device == DeviceType::kGpu) b.Type(attr, kGpuTypes);
+    if (!replayable) b.NotReplayable();
+    for (const char* arg : host_memory) b.HostMemory(arg);
+    b.template Make<K>();
+    const KernelBuilder::Registrar registrar(b);
+  }
+  return true;
+}
 
 // How many elements apart neighbours lie along each dimension of a dense tensor.
 Ints Strides(absl::Span<const int64_t> dims);

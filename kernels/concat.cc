@@ -67,15 +67,15 @@ class ConcatKernel : public Kernel {
     FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, shape));
     if (out->num_elements() == 0) return absl::OkStatus();
     const AxisView whole = ViewAt(shape, axis);
+    std::vector<CopyPart> parts;
     int64_t at = 0;
     for (int i = 0; i < n; ++i) {
       const Tensor& in = c->input(first + i);
       const int64_t run = in.dim(static_cast<int>(axis)) * whole.inner;
-      FERRY_RETURN_IF_ERROR(StridedCopy(
-          c, in, 0, out, at, {{whole.outer, run, whole.size * whole.inner}, {run, 1, 1}}));
+      parts.push_back({&in, 0, run, out, at, whole.size * whole.inner, run});
       at += run;
     }
-    return absl::OkStatus();
+    return CopyParts(c, whole.outer, parts);
   }
 };
 
@@ -177,8 +177,8 @@ FERRY_OP("Concat")
     .Attr("T: type")
     .Shape([](InferenceContext* c) { return ConcatShape(c, 1, 0); })
     .Gradient([](GradientContext* c) { return ConcatGradient(c, 1, 0); });
-FERRY_KERNEL("ConcatV2").Device(DeviceType::kCpu).HostMemory("axis").Make<ConcatKernel<false>>();
-FERRY_KERNEL("Concat").Device(DeviceType::kCpu).HostMemory("concat_dim").Make<ConcatKernel<true>>();
+[[maybe_unused]] const bool concat = RegisterArrayKernel<ConcatKernel<false>>("ConcatV2", {"axis"}) &&
+                                     RegisterArrayKernel<ConcatKernel<true>>("Concat", {"concat_dim"});
 
 // ---- ConcatOffset ----
 
@@ -210,7 +210,7 @@ class ConcatOffsetKernel : public Kernel {
         }
       }
       FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(i - 1, c->input(i).shape()));
-      FillZero(c, out);
+      FERRY_RETURN_IF_ERROR(FillZero(c, out));
       if (out->dtype() == DType::kInt64) {
         out->data<int64_t>()[axis] = offset;
       } else {
@@ -235,12 +235,8 @@ FERRY_OP("ConcatOffset")
       return absl::OkStatus();
     })
     .NotDifferentiable();
-FERRY_KERNEL("ConcatOffset")
-    .Device(DeviceType::kCpu)
-    .HostMemory("concat_dim")
-    .HostMemory("shape")
-    .HostMemory("offset")
-    .Make<ConcatOffsetKernel>();
+[[maybe_unused]] const bool concat_offset = RegisterArrayKernel<ConcatOffsetKernel>(
+    "ConcatOffset", {"concat_dim", "shape", "offset"}, "shape_type");
 
 // ---- Pack, Unpack ----
 
@@ -274,12 +270,12 @@ class PackKernel : public Kernel {
     FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, shape));
     if (out->num_elements() == 0) return absl::OkStatus();
     const AxisView whole = ViewAt(shape, axis);
+    std::vector<CopyPart> parts;
     for (int i = 0; i < n; ++i) {
-      FERRY_RETURN_IF_ERROR(
-          StridedCopy(c, c->input(i), 0, out, i * whole.inner,
-                      {{whole.outer, whole.inner, n * whole.inner}, {whole.inner, 1, 1}}));
+      parts.push_back({&c->input(i), 0, whole.inner, out, i * whole.inner, n * whole.inner,
+                       whole.inner});
     }
-    return absl::OkStatus();
+    return CopyParts(c, whole.outer, parts);
   }
   int64_t axis_ = 0;
 };
@@ -321,7 +317,7 @@ FERRY_OP("Pack")
       for (size_t i = 0; i < parts.size(); ++i) c->set_input_grad(static_cast<int>(i), parts[i]);
       return c->scope().status();
     });
-FERRY_KERNEL("Pack").Device(DeviceType::kCpu).Make<PackKernel>();
+[[maybe_unused]] const bool pack = RegisterArrayKernel<PackKernel>("Pack");
 
 class UnpackKernel : public Kernel {
   absl::Status Init(const KernelConstruction& c) override {
@@ -340,13 +336,12 @@ class UnpackKernel : public Kernel {
     dims.erase(dims.begin() + axis);
     FERRY_ASSIGN_OR_RETURN(TensorShape shape, TensorShape::Make(dims));
     const AxisView whole = ViewAt(in.shape(), axis);
+    std::vector<CopyPart> parts;
     for (int i = 0; i < n; ++i) {
       FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(i, shape));
-      FERRY_RETURN_IF_ERROR(
-          StridedCopy(c, in, i * whole.inner, out, 0,
-                      {{whole.outer, n * whole.inner, whole.inner}, {whole.inner, 1, 1}}));
+      parts.push_back({&in, i * whole.inner, n * whole.inner, out, 0, whole.inner, whole.inner});
     }
-    return absl::OkStatus();
+    return CopyParts(c, whole.outer, parts);
   }
   int64_t axis_ = 0;
 };
@@ -395,7 +390,7 @@ FERRY_OP("Unpack")
       c->set_input_grad(0, ops::Pack(c->scope(), GradsOrZeros(c), static_cast<int>(axis)));
       return c->scope().status();
     });
-FERRY_KERNEL("Unpack").Device(DeviceType::kCpu).Make<UnpackKernel>();
+[[maybe_unused]] const bool unpack = RegisterArrayKernel<UnpackKernel>("Unpack");
 
 // ---- Split, SplitV ----
 
@@ -413,17 +408,17 @@ absl::Status SplitInto(KernelContext* c, const Tensor& in, int64_t axis,
                        absl::Span<const int64_t> sizes) {
   const AxisView whole = ViewAt(in.shape(), axis);
   Ints dims(in.shape().dims().begin(), in.shape().dims().end());
+  std::vector<CopyPart> parts;
   int64_t at = 0;
   for (size_t i = 0; i < sizes.size(); ++i) {
     dims[static_cast<size_t>(axis)] = sizes[i];
     FERRY_ASSIGN_OR_RETURN(TensorShape shape, TensorShape::Make(dims));
     FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(static_cast<int>(i), shape));
     const int64_t run = sizes[i] * whole.inner;
-    FERRY_RETURN_IF_ERROR(StridedCopy(c, in, at, out, 0,
-                                      {{whole.outer, whole.size * whole.inner, run}, {run, 1, 1}}));
+    parts.push_back({&in, at, whole.size * whole.inner, out, 0, run, run});
     at += run;
   }
-  return absl::OkStatus();
+  return CopyParts(c, whole.outer, parts);
 }
 
 class SplitKernel : public Kernel {
@@ -478,7 +473,7 @@ FERRY_OP("Split")
       return absl::OkStatus();
     })
     .Gradient([](GradientContext* c) { return SplitGradient(c, 1, c->input(0)); });
-FERRY_KERNEL("Split").Device(DeviceType::kCpu).HostMemory("split_dim").Make<SplitKernel>();
+[[maybe_unused]] const bool split = RegisterArrayKernel<SplitKernel>("Split", {"split_dim"});
 
 // The sizes with a -1 among them replaced by what is left of `size`.
 absl::Status ResolveSplitSizes(int64_t size, Ints* sizes) {
@@ -554,11 +549,8 @@ FERRY_OP("SplitV")
       return absl::OkStatus();
     })
     .Gradient([](GradientContext* c) { return SplitGradient(c, 0, c->input(2)); });
-FERRY_KERNEL("SplitV")
-    .Device(DeviceType::kCpu)
-    .HostMemory("size_splits")
-    .HostMemory("split_dim")
-    .Make<SplitVKernel>();
+[[maybe_unused]] const bool split_v =
+    RegisterArrayKernel<SplitVKernel>("SplitV", {"size_splits", "split_dim"});
 
 }  // namespace
 }  // namespace ferry

@@ -16,6 +16,21 @@
 namespace ferry {
 namespace {
 
+// Registers K on the CPU for all dtypes and on GPUs for what their memory may hold under the type
+// attribute `attr` (none: null). `host_memory`: what lies in the host's memory even there.
+template <typename K>
+bool RegisterPassing(const char* op, const char* attr, const char* host_memory = nullptr) {
+  for (const DeviceType device : {DeviceType::kCpu, DeviceType::kGpu}) {
+    KernelBuilder b(op);
+    b.Device(device);
+    if (attr && device == DeviceType::kGpu) b.Type(attr, kGpuTypes);
+    if (host_memory) b.HostMemory(host_memory);
+    b.template Make<K>();
+    const KernelBuilder::Registrar registrar(b);
+  }
+  return true;
+}
+
 // Output 0 has the shape of input 0 and, where that is known, its value as a shape.
 absl::Status PassedOnShape(InferenceContext* c) {
   c->set_output(0, c->input(0));
@@ -61,7 +76,7 @@ FERRY_OP("Const")
       return absl::OkStatus();
     })
     .NotDifferentiable();
-FERRY_KERNEL("Const").Device(DeviceType::kCpu).Make<ConstKernel>();
+[[maybe_unused]] const bool constant = RegisterPassing<ConstKernel>("Const", "dtype", "output");
 
 // ---- Placeholders ----
 
@@ -92,8 +107,9 @@ FERRY_OP("PlaceholderV2")
     .Attr("shape: shape")
     .Shape(ExplicitShape)
     .NotDifferentiable();
-FERRY_KERNEL("Placeholder").Device(DeviceType::kCpu).Make<PlaceholderKernel>();
-FERRY_KERNEL("PlaceholderV2").Device(DeviceType::kCpu).Make<PlaceholderKernel>();
+[[maybe_unused]] const bool placeholders =
+    RegisterPassing<PlaceholderKernel>("Placeholder", "dtype", "output") &&
+    RegisterPassing<PlaceholderKernel>("PlaceholderV2", "dtype", "output");
 
 // ---- Identity and its kin ----
 
@@ -109,7 +125,7 @@ class IdentityNKernel : public Kernel {
   absl::Status Compute(KernelContext* c) const override {
     for (int i = 0; i < c->num_inputs(); ++i) {
       FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(i, c->input(i).shape()));
-      CopyElements(c->input(i), out);
+      FERRY_RETURN_IF_ERROR(c->Copy(c->input(i), out));
     }
     return absl::OkStatus();
   }
@@ -178,12 +194,13 @@ FERRY_OP("RefIdentity")
     .Shape(UnchangedShape)
     .Gradient(PassedOnGradient);
 
-FERRY_KERNEL("Identity").Device(DeviceType::kCpu).Make<IdentityKernel>();
-FERRY_KERNEL("StopGradient").Device(DeviceType::kCpu).Make<IdentityKernel>();
-FERRY_KERNEL("PreventGradient").Device(DeviceType::kCpu).Make<IdentityKernel>();
-FERRY_KERNEL("PlaceholderWithDefault").Device(DeviceType::kCpu).Make<IdentityKernel>();
-FERRY_KERNEL("IdentityN").Device(DeviceType::kCpu).Make<IdentityNKernel>();
-FERRY_KERNEL("RefIdentity").Device(DeviceType::kCpu).Make<RefIdentityKernel>();
+[[maybe_unused]] const bool identities =
+    RegisterPassing<IdentityKernel>("Identity", "T") &&
+    RegisterPassing<IdentityKernel>("StopGradient", "T") &&
+    RegisterPassing<IdentityKernel>("PreventGradient", "T") &&
+    RegisterPassing<IdentityKernel>("PlaceholderWithDefault", "dtype") &&
+    RegisterPassing<IdentityNKernel>("IdentityN", "T") &&
+    RegisterPassing<RefIdentityKernel>("RefIdentity", "T");
 
 // ---- NoOp, Assert ----
 
@@ -193,8 +210,8 @@ class NoOpKernel : public Kernel {
 
 FERRY_OP("NoOp").Shape(NoOutputs);
 FERRY_OP("ControlTrigger").Shape(NoOutputs);
-FERRY_KERNEL("NoOp").Device(DeviceType::kCpu).Make<NoOpKernel>();
-FERRY_KERNEL("ControlTrigger").Device(DeviceType::kCpu).Make<NoOpKernel>();
+[[maybe_unused]] const bool nothing = RegisterPassing<NoOpKernel>("NoOp", nullptr) &&
+                                      RegisterPassing<NoOpKernel>("ControlTrigger", nullptr);
 
 void AppendElement(const Tensor& t, int64_t i, std::string* out) {
   switch (t.dtype()) {
@@ -288,6 +305,11 @@ FERRY_OP("Assert")
     .NotDifferentiable();
 FERRY_KERNEL("Assert")
     .Device(DeviceType::kCpu)
+    .HostMemory("condition")
+    .HostMemory("data")
+    .Make<AssertKernel>();
+FERRY_KERNEL("Assert")
+    .Device(DeviceType::kGpu)
     .HostMemory("condition")
     .HostMemory("data")
     .Make<AssertKernel>();
@@ -441,13 +463,11 @@ FERRY_OP("RefMerge")
     .Shape(MergeShape)
     .Gradient(MergeGradient);
 
-FERRY_KERNEL("Switch").Device(DeviceType::kCpu).HostMemory("pred").Make<SwitchKernel>();
-FERRY_KERNEL("RefSwitch").Device(DeviceType::kCpu).HostMemory("pred").Make<RefSwitchKernel>();
-FERRY_KERNEL("Merge").Device(DeviceType::kCpu).HostMemory("value_index").Make<MergeKernel<false>>();
-FERRY_KERNEL("RefMerge")
-    .Device(DeviceType::kCpu)
-    .HostMemory("value_index")
-    .Make<MergeKernel<true>>();
+[[maybe_unused]] const bool branches =
+    RegisterPassing<SwitchKernel>("Switch", "T", "pred") &&
+    RegisterPassing<RefSwitchKernel>("RefSwitch", "T", "pred") &&
+    RegisterPassing<MergeKernel<false>>("Merge", "T", "value_index") &&
+    RegisterPassing<MergeKernel<true>>("RefMerge", "T", "value_index");
 
 }  // namespace
 }  // namespace ferry

@@ -1,5 +1,8 @@
 // Picking and placing rows by index: GatherV2, Gather, GatherNd, ScatterNd, UnsortedSegmentSum,
 // DynamicStitch, DynamicPartition.
+//
+// On a GPU indices can't be checked without waiting for it. There, as with TensorFlow's GPU kernels,
+// those that point outside pick zeros and add to nothing.
 #include <algorithm>
 #include <cstring>
 #include <optional>
@@ -10,6 +13,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "kernels/array.h"
+#include "kernels/gpu_array.h"
+#include "kernels/gpu_host.h"
 #include "kernels/types.h"
 #include "runtime/base/status.h"
 #include "runtime/graph/gradients.h"
@@ -48,6 +53,25 @@ int64_t TaskRows(int64_t row_elements) {
 template <typename T>
 void Append(T* to, absl::Span<const int64_t> from) {
   to->insert(to->end(), from.begin(), from.end());
+}
+
+// ---- GPUs ----
+
+gpu::NdIndices IndicesOf(const Tensor& indices, int64_t n, int64_t depth, const int64_t* dims) {
+  return {indices.raw(), indices.dtype(), n, depth, dims};
+}
+int WidthOf(const Tensor& t) { return static_cast<int>(ElementSize(t.dtype())); }
+
+absl::Status GatherOnGpu(KernelContext* c, const gpu::GatherRows& g) {
+  return gpu::LaunchOnGpu(c, [&](gpu::Call* call) { return gpu::Array().gather(call, g); });
+}
+
+// Adds the rows of `data`, of `inner` elements each, to those of `out`, which is zeros.
+absl::Status SumRowsOnGpu(KernelContext* c, const gpu::NdIndices& indices, const Tensor& data,
+                          int64_t inner, int64_t rows, Tensor* out) {
+  return gpu::LaunchOnGpu(c, [&](gpu::Call* call) {
+    return gpu::Array().sum_rows(call, data.dtype(), indices, data.raw(), inner, rows, out->raw());
+  });
 }
 
 // ---- GatherV2, Gather ----
@@ -97,7 +121,7 @@ class GatherKernel : public Kernel {
     const auto a = static_cast<size_t>(axis), b = static_cast<size_t>(batch);
     const absl::Span<const int64_t> p = params.shape().dims(), x = indices.shape().dims();
     const int64_t limit = p[a];
-    FERRY_RETURN_IF_ERROR(CheckIndices(indices, limit));
+    if (!c->gpu()) FERRY_RETURN_IF_ERROR(CheckIndices(indices, limit));
     Ints dims(p.begin(), p.begin() + axis);
     Append(&dims, x.subspan(b));
     Append(&dims, p.subspan(a + 1));
@@ -108,6 +132,11 @@ class GatherKernel : public Kernel {
                   inner = Product(p.subspan(a + 1));
     const int64_t rows = out->num_elements() / inner;
     // Row r of the result is (batch, outer, index) taken as one number.
+    if (c->gpu()) {
+      return GatherOnGpu(c, {IndicesOf(indices, indices.num_elements(), 1, &limit),
+                             WidthOf(params), params.raw(), out->raw(), rows, n, outer, limit,
+                             inner});
+    }
     auto gather = [&](auto copy) {
       c->ParallelFor(rows, TaskRows(inner), [&](int64_t begin, int64_t end) {
         for (int64_t r = begin; r < end;) {
@@ -282,8 +311,9 @@ FERRY_OP("Gather")
     .Attr("Tindices: {int32, int64}")
     .Shape([](InferenceContext* c) { return GatherShape(c, 0, 0); })
     .Gradient([](GradientContext* c) { return GatherGradient(c, 0, 0); });
-FERRY_KERNEL("GatherV2").Device(DeviceType::kCpu).HostMemory("axis").Make<GatherKernel>();
-FERRY_KERNEL("Gather").Device(DeviceType::kCpu).Make<GatherKernel>();
+[[maybe_unused]] const bool gather =
+    RegisterArrayKernel<GatherKernel>("GatherV2", {"axis"}, "Tparams") &&
+    RegisterArrayKernel<GatherKernel>("Gather", {}, "Tparams");
 
 // ---- GatherNd, ScatterNd ----
 
@@ -335,6 +365,12 @@ class GatherNdKernel : public Kernel {
     FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, shape));
     if (out->num_elements() == 0) return absl::OkStatus();
     const int64_t inner = Product(slice), n = Product(prefix);
+    if (c->gpu()) {
+      const auto sizes = params.shape().dims();
+      return GatherOnGpu(c, {IndicesOf(indices, n, depth, sizes.data()), WidthOf(params),
+                             params.raw(), out->raw(), n, n, 1,
+                             Product(sizes.subspan(0, static_cast<size_t>(depth))), inner});
+    }
     const NdIndex index(indices, params.shape());
     const RunCopier copier(params.dtype());
     for (int64_t i = 0; i < n; ++i) {
@@ -384,7 +420,8 @@ FERRY_OP("GatherNd")
                                .BuildOutput());
       return s.status();
     });
-FERRY_KERNEL("GatherNd").Device(DeviceType::kCpu).Make<GatherNdKernel>();
+[[maybe_unused]] const bool gather_nd =
+    RegisterArrayKernel<GatherNdKernel>("GatherNd", {}, "Tparams");
 
 // Adds without undefined overflow.
 template <typename T>
@@ -424,9 +461,14 @@ class ScatterNdKernel : public Kernel {
                              absl::StrJoin(dims, ","), "], got ", updates.shape().DebugString());
     }
     FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, shape));
-    FillZero(c, out);
+    FERRY_RETURN_IF_ERROR(FillZero(c, out));
     if (updates.num_elements() == 0) return absl::OkStatus();
     const int64_t inner = Product(slice), n = Product(prefix);
+    if (c->gpu()) {
+      const auto sizes = shape.dims();
+      return SumRowsOnGpu(c, IndicesOf(indices, n, depth, sizes.data()), updates, inner,
+                          Product(sizes.subspan(0, static_cast<size_t>(depth))), out);
+    }
     const NdIndex index(indices, shape);
     for (int64_t i = 0; i < n; ++i) {
       FERRY_ASSIGN_OR_RETURN(const int64_t at, index.At(i));
@@ -481,16 +523,19 @@ class UnsortedSegmentSumKernel : public Kernel {
     Append(&dims, d.subspan(k.size()));
     FERRY_ASSIGN_OR_RETURN(TensorShape shape, TensorShape::Make(dims));
     const int64_t n = ids.num_elements();
-    for (int64_t i = 0; i < n; ++i) {
+    for (int64_t i = 0; i < n && !c->gpu(); ++i) {
       if (IntAt(ids, i) >= segments) {
         return InvalidArgument(ElementName("segment_ids", ids.shape(), i), " = ", IntAt(ids, i),
                                " is out of range [0, ", segments, ")");
       }
     }
     FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, shape));
-    FillZero(c, out);
+    FERRY_RETURN_IF_ERROR(FillZero(c, out));
     if (data.num_elements() == 0) return absl::OkStatus();
     const int64_t inner = data.num_elements() / n;
+    if (c->gpu()) {
+      return SumRowsOnGpu(c, IndicesOf(ids, n, 1, &segments), data, inner, segments, out);
+    }
     // Split by segments, so that each sum is made in the order of the rows.
     const int64_t tasks =
         std::min<int64_t>(16, data.num_elements() * int64_t{sizeof(T)} / kTaskBytes + 1);
@@ -545,10 +590,24 @@ FERRY_OP("UnsortedSegmentSum")
       return s.status();
     });
 
-[[maybe_unused]] const bool registered =
-    RegisterCpu<ScatterNdKernel>(NumberTypes(), "ScatterNd", "T", {}, {"shape"}) &&
-    RegisterCpu<UnsortedSegmentSumKernel>(NumberTypes(), "UnsortedSegmentSum", "T", {},
-                                          {"num_segments"});
+template <template <typename> class K, typename... Ts>
+bool RegisterSum(Types<Ts...>, const char* op, const char* host_memory) {
+  (
+      [&] {
+        for (const DeviceType device : {DeviceType::kCpu, DeviceType::kGpu}) {
+          const KernelBuilder::Registrar registrar(KernelBuilder(op)
+                                                       .Device(device)
+                                                       .template Type<Ts>("T")
+                                                       .HostMemory(host_memory)
+                                                       .template Make<K<Ts>>());
+        }
+      }(),
+      ...);
+  return true;
+}
+[[maybe_unused]] const bool sums =
+    RegisterSum<ScatterNdKernel>(NumberTypes(), "ScatterNd", "shape") &&
+    RegisterSum<UnsortedSegmentSumKernel>(NumberTypes(), "UnsortedSegmentSum", "num_segments");
 
 // ---- DynamicStitch, DynamicPartition ----
 
@@ -586,7 +645,7 @@ class DynamicStitchKernel : public Kernel {
     Append(&dims, row);
     FERRY_ASSIGN_OR_RETURN(TensorShape shape, TensorShape::Make(dims));
     FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, shape));
-    FillZero(c, out);  // Rows that no index names.
+    FERRY_RETURN_IF_ERROR(FillZero(c, out));  // Rows that no index names.
     const int64_t inner = Product(row);
     const RunCopier copier(out->dtype());
     for (int i = 0; i < n; ++i) {

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "kernels/gpu_array.h"
 #include "kernels/gpu_host.h"
 #include "runtime/base/status.h"
 #include "runtime/device/gpu_device.h"
@@ -223,9 +224,12 @@ class KernelAdapter : public ferry::Kernel {
     return ToStatus(setup.error_, setup.message_);
   }
   absl::Status Compute(KernelContext* c) const override {
+    return Launch(c, [this](Call* call) { return kernel_->Run(call); });
+  }
+  static absl::Status Launch(KernelContext* c, absl::FunctionRef<bool(Call*)> launch) {
     FERRY_RETURN_IF_ERROR(c->gpu()->MakeCurrent());
     Call call(c);
-    if (kernel_->Run(&call)) return absl::OkStatus();
+    if (launch(&call)) return absl::OkStatus();
     if (!call.state_->status.ok()) return call.state_->status;
     return Internal("the kernel failed and didn't say why");
   }
@@ -233,6 +237,15 @@ class KernelAdapter : public ferry::Kernel {
  private:
   const std::unique_ptr<gpu::Kernel> kernel_;
 };
+
+absl::Status LaunchOnGpu(KernelContext* c, absl::FunctionRef<bool(Call*)> launch) {
+  return KernelAdapter::Launch(c, launch);
+}
+
+ArrayFunctions& Array() {
+  static ArrayFunctions functions;
+  return functions;
+}
 
 bool Register(Registration r) {
   KernelBuilder b(r.op);

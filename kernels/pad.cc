@@ -6,6 +6,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/array.h"
+#include "kernels/gpu_array.h"
+#include "kernels/gpu_host.h"
 #include "runtime/base/status.h"
 #include "runtime/graph/gradients.h"
 #include "runtime/graph/ops.h"
@@ -53,7 +55,7 @@ class PadKernel : public Kernel {
       if (c->num_inputs() > 2) {
         FERRY_RETURN_IF_ERROR(FillWith(c, c->input(2), out));
       } else {
-        FillZero(c, out);
+        FERRY_RETURN_IF_ERROR(FillZero(c, out));
       }
     }
     const Ints from = Strides(in.shape().dims()), to = Strides(sizes);
@@ -126,12 +128,8 @@ FERRY_OP("PadV2")
     .Attr("Tpaddings: {int32, int64} = DT_INT32")
     .Shape(PadShape)
     .Gradient(PadGradient);
-FERRY_KERNEL("Pad").Device(DeviceType::kCpu).HostMemory("paddings").Make<PadKernel>();
-FERRY_KERNEL("PadV2")
-    .Device(DeviceType::kCpu)
-    .HostMemory("paddings")
-    .HostMemory("constant_values")
-    .Make<PadKernel>();
+[[maybe_unused]] const bool pad = RegisterArrayKernel<PadKernel>("Pad", {"paddings"}) &&
+                                  RegisterArrayKernel<PadKernel>("PadV2", {"paddings"});
 
 // ---- OneHot ----
 
@@ -179,6 +177,13 @@ class OneHotKernel : public Kernel {
     if (out->num_elements() == 0) return absl::OkStatus();
     FERRY_RETURN_IF_ERROR(FillWith(c, c->input(3), out));
     const int64_t inner = Product(x.subspan(static_cast<size_t>(axis)));
+    if (c->gpu()) {
+      const gpu::NdIndices at = {indices.raw(), indices.dtype(), indices.num_elements(), 1, &depth};
+      return gpu::LaunchOnGpu(c, [&](gpu::Call* call) {
+        return gpu::Array().mark(call, static_cast<int>(ElementSize(out->dtype())), at, inner,
+                                 c->input(2).raw(), out->raw());
+      });
+    }
     return ForWidth(out->dtype(), [&](auto* type) {
       using T = std::remove_pointer_t<decltype(type)>;
       const T& on = *static_cast<const T*>(c->input(2).raw());
@@ -218,7 +223,7 @@ FERRY_OP("OneHot")
       return absl::OkStatus();
     })
     .NotDifferentiable();
-FERRY_KERNEL("OneHot").Device(DeviceType::kCpu).HostMemory("depth").Make<OneHotKernel>();
+[[maybe_unused]] const bool one_hot = RegisterArrayKernel<OneHotKernel>("OneHot", {"depth"});
 
 }  // namespace
 }  // namespace ferry

@@ -104,10 +104,20 @@ FERRY_OP("Rank")
       return absl::OkStatus();
     })
     .NotDifferentiable();
-FERRY_KERNEL("Shape").Device(DeviceType::kCpu).HostMemory("output").Make<ShapeKernel>();
-FERRY_KERNEL("ShapeN").Device(DeviceType::kCpu).HostMemory("output").Make<ShapeKernel>();
-FERRY_KERNEL("Size").Device(DeviceType::kCpu).HostMemory("output").Make<SizeKernel>();
-FERRY_KERNEL("Rank").Device(DeviceType::kCpu).HostMemory("output").Make<RankKernel>();
+// They don't look at the elements, so the input may lie anywhere.
+template <typename K>
+bool RegisterShapeKernel(const char* op) {
+  for (const DeviceType device : {DeviceType::kCpu, DeviceType::kGpu}) {
+    KernelBuilder b(op);
+    b.Device(device).AnyMemory("input").HostMemory("output").template Make<K>();
+    if (device == DeviceType::kGpu) b.Type("T", kGpuTypes);
+    const KernelBuilder::Registrar registrar(b);
+  }
+  return true;
+}
+[[maybe_unused]] const bool shapes =
+    RegisterShapeKernel<ShapeKernel>("Shape") && RegisterShapeKernel<ShapeKernel>("ShapeN") &&
+    RegisterShapeKernel<SizeKernel>("Size") && RegisterShapeKernel<RankKernel>("Rank");
 
 // ---- Reshape and its kin ----
 
@@ -216,7 +226,7 @@ FERRY_OP("Reshape")
     .Shape(ReshapeShape)
     .Gradient(ReshapeGradient)
     .AliasesInput(0);
-FERRY_KERNEL("Reshape").Device(DeviceType::kCpu).HostMemory("shape").Make<ReshapeKernel>();
+[[maybe_unused]] const bool reshape = RegisterArrayKernel<ReshapeKernel>("Reshape", {"shape"});
 
 class ExpandDimsKernel : public Kernel {
   absl::Status Compute(KernelContext* c) const override {
@@ -265,7 +275,8 @@ FERRY_OP("ExpandDims")
     })
     .Gradient(ReshapeGradient)
     .AliasesInput(0);
-FERRY_KERNEL("ExpandDims").Device(DeviceType::kCpu).HostMemory("dim").Make<ExpandDimsKernel>();
+[[maybe_unused]] const bool expand_dims =
+    RegisterArrayKernel<ExpandDimsKernel>("ExpandDims", {"dim"});
 
 // `dims` without those of size 1 (all of them when `squeeze` is empty). In a partial shape an
 // unknown size that is named counts as 1; nullopt when an unknown one isn't named but might be.
@@ -325,7 +336,7 @@ FERRY_OP("Squeeze")
     })
     .Gradient(ReshapeGradient)
     .AliasesInput(0);
-FERRY_KERNEL("Squeeze").Device(DeviceType::kCpu).Make<SqueezeKernel>();
+[[maybe_unused]] const bool squeeze = RegisterArrayKernel<SqueezeKernel>("Squeeze");
 
 class EnsureShapeKernel : public Kernel {
   absl::Status Init(const KernelConstruction& c) override {
@@ -359,7 +370,7 @@ FERRY_OP("EnsureShape")
       return absl::OkStatus();
     })
     .AliasesInput(0);
-FERRY_KERNEL("EnsureShape").Device(DeviceType::kCpu).Make<EnsureShapeKernel>();
+[[maybe_unused]] const bool ensure_shape = RegisterArrayKernel<EnsureShapeKernel>("EnsureShape");
 
 // ---- Fill ----
 
@@ -398,7 +409,7 @@ FERRY_OP("Fill")
       c->set_input_grad(1, ops::ReduceSum(c->scope(), c->grad(0)));
       return c->scope().status();
     });
-FERRY_KERNEL("Fill").Device(DeviceType::kCpu).HostMemory("dims").Make<FillKernel>();
+[[maybe_unused]] const bool fill = RegisterArrayKernel<FillKernel>("Fill", {"dims"});
 
 // ---- Range, LinSpace ----
 
@@ -558,11 +569,27 @@ FERRY_OP("LinSpace")
     })
     .NotDifferentiable();
 
+// They run on the host on behalf of every device.
+template <template <typename> class K, typename... Ts>
+bool RegisterOnHost(Types<Ts...>, const char* op, const char* attr,
+                    std::initializer_list<const char*> host_memory) {
+  (
+      [&] {
+        for (const DeviceType device : {DeviceType::kCpu, DeviceType::kGpu}) {
+          KernelBuilder b(op);
+          b.Device(device).template Type<Ts>(attr).template Make<K<Ts>>();
+          for (const char* arg : host_memory) b.HostMemory(arg);
+          const KernelBuilder::Registrar registrar(b);
+        }
+      }(),
+      ...);
+  return true;
+}
 [[maybe_unused]] const bool registered =
-    RegisterCpu<RangeKernel>(Types<half, bfloat16, float, double, int32_t, int64_t>(), "Range",
-                             "Tidx", {}, {"start", "limit", "delta", "output"}) &&
-    RegisterCpu<LinSpaceKernel>(Types<float, double>(), "LinSpace", "T", {},
-                                {"start", "stop", "num", "output"});
+    RegisterOnHost<RangeKernel>(Types<half, bfloat16, float, double, int32_t, int64_t>(), "Range",
+                                "Tidx", {"start", "limit", "delta", "output"}) &&
+    RegisterOnHost<LinSpaceKernel>(Types<float, double>(), "LinSpace", "T",
+                                   {"start", "stop", "num", "output"});
 
 // ---- InvertPermutation ----
 
@@ -607,11 +634,8 @@ FERRY_OP("InvertPermutation")
       return absl::OkStatus();
     })
     .NotDifferentiable();
-FERRY_KERNEL("InvertPermutation")
-    .Device(DeviceType::kCpu)
-    .HostMemory("x")
-    .HostMemory("y")
-    .Make<InvertPermutationKernel>();
+[[maybe_unused]] const bool invert_permutation =
+    RegisterArrayKernel<InvertPermutationKernel>("InvertPermutation", {"x", "y"});
 
 }  // namespace
 }  // namespace ferry

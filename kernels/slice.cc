@@ -132,11 +132,7 @@ FERRY_OP("Slice")
                                .BuildOutput());
       return s.status();
     });
-FERRY_KERNEL("Slice")
-    .Device(DeviceType::kCpu)
-    .HostMemory("begin")
-    .HostMemory("size")
-    .Make<SliceKernel>();
+[[maybe_unused]] const bool slice = RegisterArrayKernel<SliceKernel>("Slice", {"begin", "size"});
 
 // ---- StridedSlice ----
 
@@ -332,7 +328,7 @@ class StridedSliceGradKernel : public Kernel {
                              shape.DebugString());
     }
     FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, whole));
-    if (dy.num_elements() < out->num_elements()) FillZero(c, out);
+    if (dy.num_elements() < out->num_elements()) FERRY_RETURN_IF_ERROR(FillZero(c, out));
     int64_t offset;
     const auto dims = CopyDims(spec, whole, true, &offset);
     return StridedCopy(c, dy, 0, out, offset, dims);
@@ -360,7 +356,11 @@ class StridedSliceAssignKernel : public Kernel {
                              " of variable '", v->name(), "'");
     }
     if (value.SharesBufferWith(v->tensor())) {
-      FERRY_ASSIGN_OR_RETURN(value, value.DeepCopy());
+      const Tensor shared = value;
+      FERRY_ASSIGN_OR_RETURN(
+          value, Tensor::Allocate(shared.dtype(), shared.shape(),
+                                  c->gpu() ? c->gpu()->allocator() : HostAllocator::Get()));
+      FERRY_RETURN_IF_ERROR(c->Copy(shared, &value));
     }
     int64_t offset;
     absl::InlinedVector<CopyDim, 8> dims = CopyDims(spec, whole, true, &offset);
@@ -500,25 +500,13 @@ FERRY_OP("StridedSliceAssign")
     .Attr("shrink_axis_mask: int = 0")
     .Shape(UnchangedShape)
     .NotDifferentiable();
-FERRY_KERNEL("StridedSliceAssign")
-    .Device(DeviceType::kCpu)
-    .HostMemory("begin")
-    .HostMemory("end")
-    .HostMemory("strides")
-    .Make<StridedSliceAssignKernel>();
-FERRY_KERNEL("StridedSlice")
-    .Device(DeviceType::kCpu)
-    .HostMemory("begin")
-    .HostMemory("end")
-    .HostMemory("strides")
-    .Make<StridedSliceKernel>();
-FERRY_KERNEL("StridedSliceGrad")
-    .Device(DeviceType::kCpu)
-    .HostMemory("shape")
-    .HostMemory("begin")
-    .HostMemory("end")
-    .HostMemory("strides")
-    .Make<StridedSliceGradKernel>();
+[[maybe_unused]] const bool strided =
+    RegisterArrayKernel<StridedSliceKernel>("StridedSlice", {"begin", "end", "strides"}) &&
+    RegisterArrayKernel<StridedSliceGradKernel>("StridedSliceGrad",
+                                                {"shape", "begin", "end", "strides"}) &&
+    RegisterArrayKernel<StridedSliceAssignKernel>("StridedSliceAssign",
+                                                  {"begin", "end", "strides"}, "T",
+                                                  /*replayable=*/false);  // It may allocate.
 
 }  // namespace
 }  // namespace ferry

@@ -86,7 +86,8 @@ FERRY_OP("Transpose")
       c->set_input_grad(0, ops::Transpose(c->scope(), c->grad(0), back));
       return c->scope().status();
     });
-FERRY_KERNEL("Transpose").Device(DeviceType::kCpu).HostMemory("perm").Make<TransposeKernel>();
+[[maybe_unused]] const bool transpose =
+    RegisterArrayKernel<TransposeKernel>("Transpose", {"perm"});
 
 // ---- ReverseV2 ----
 
@@ -150,7 +151,7 @@ FERRY_OP("ReverseV2")
           NodeBuilder(c->scope(), "ReverseV2").Input(c->grad(0)).Input(c->input(1)).BuildOutput());
       return c->scope().status();
     });
-FERRY_KERNEL("ReverseV2").Device(DeviceType::kCpu).HostMemory("axis").Make<ReverseKernel>();
+[[maybe_unused]] const bool reverse = RegisterArrayKernel<ReverseKernel>("ReverseV2", {"axis"});
 
 // ---- Tile ----
 
@@ -246,7 +247,7 @@ FERRY_OP("Tile")
                                : sum);
       return s.status();
     });
-FERRY_KERNEL("Tile").Device(DeviceType::kCpu).HostMemory("multiples").Make<TileKernel>();
+[[maybe_unused]] const bool tile = RegisterArrayKernel<TileKernel>("Tile", {"multiples"});
 
 }  // namespace
 }  // namespace ferry

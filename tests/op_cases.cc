@@ -145,6 +145,18 @@ absl::Status CheckError(const OpCase& c, const absl::Status& status, bool words_
   return absl::OkStatus();
 }
 
+// Whether the error is about elements that lie in a GPU's memory when the op runs there. The host
+// can't look at those; the kernel leaves out what is wrong.
+bool IsAboutElements(const OpCase& c) {
+  for (const std::string& words : c.values.at("error").span<std::string>()) {
+    if (absl::StrContains(words, "is not in [0, ") ||
+        absl::StrContains(words, "is out of range [0, ")) {
+      return true;
+    }
+  }
+  return false;
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<OpCase>> LoadOpCases(const std::string& file) {
@@ -227,6 +239,9 @@ absl::Status CheckOpCase(const OpCase& c, Inputs how, const std::string& device)
   options.device = device;
   Session session(&graph, options);
   const absl::Status run = session.Run(feeds, fetches, {}, &found);
+  if (fails && run.ok() && device == "gpu" && IsAboutElements(c) && HasGpuKernel(c)) {
+    return absl::OkStatus();
+  }
   if (fails) return CheckError(c, run, how == Inputs::kFed);
   FERRY_RETURN_IF_ERROR(run);
   for (size_t i = 0; i < found.size(); ++i) {

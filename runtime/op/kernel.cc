@@ -202,6 +202,21 @@ KernelBuilder::Registrar::Registrar(const KernelBuilder& b) {
   Kernels()[{b.def_.op, b.def_.device}].push_back(b.def_);
 }
 
+namespace {
+
+// Whether the attribute, a type or a list of them, has none but those.
+bool TypesAreAmong(const AttrMap& attrs, const std::string& attr, const std::vector<DType>& types) {
+  const auto among = [&types](DType t) {
+    return std::find(types.begin(), types.end(), t) != types.end();
+  };
+  absl::StatusOr<DType> one = GetAttr<DType>(attrs, attr);
+  if (one.ok()) return among(*one);
+  absl::StatusOr<std::vector<DType>> list = GetAttr<std::vector<DType>>(attrs, attr);
+  return list.ok() && std::all_of(list->begin(), list->end(), among);
+}
+
+}  // namespace
+
 absl::StatusOr<const KernelDef*> FindKernel(const std::string& op, DeviceType device,
                                             const AttrMap& attrs) {
   auto it = Kernels().find({op, device});
@@ -212,8 +227,7 @@ absl::StatusOr<const KernelDef*> FindKernel(const std::string& op, DeviceType de
   for (const KernelDef& def : it->second) {
     bool fits = true;
     for (const auto& [attr, types] : def.types) {
-      absl::StatusOr<DType> t = GetAttr<DType>(attrs, attr);
-      if (!t.ok() || std::find(types.begin(), types.end(), *t) == types.end()) fits = false;
+      if (!TypesAreAmong(attrs, attr, types)) fits = false;
     }
     if (fits) return &def;
     std::vector<std::string> words;

@@ -279,9 +279,10 @@ class PlanMaker {
       if (step.restores) {
         FERRY_ASSIGN_OR_RETURN(step.validate_shape, GetAttr<bool>(n->attrs(), "validate_shape"));
       }
-      step.gpu = (*kernel)->gpu;
-      if (step.gpu) UsesGpu(step.gpu);
       FERRY_ASSIGN_OR_RETURN(const Placement placed, PlacementOf(*n, **kernel));
+      // A kernel that has nothing in its device's memory runs as one of the CPU's.
+      step.gpu = placed.on_device ? (*kernel)->gpu : nullptr;
+      if (step.gpu) UsesGpu(step.gpu);
       for (int i = 0; i < n->num_inputs(); ++i) {
         const Output& in = n->input(i);
         int slot = slot_of(in);
@@ -352,6 +353,7 @@ class PlanMaker {
   enum class Where { kHost, kDevice, kAny };
   struct Placement {
     std::vector<Where> inputs, outputs;
+    bool on_device = false;  // Whether any of them is kDevice.
   };
   static absl::StatusOr<Placement> PlacementOf(const Node& n, const Plan::NodeKernel& kernel) {
     const Where usual = kernel.gpu ? Where::kDevice : Where::kHost;
@@ -377,6 +379,9 @@ class PlanMaker {
           set(def.output_arg(), kernel.def->host_memory, Where::kHost, &p.outputs));
     }
     FERRY_RETURN_IF_ERROR(set(def.input_arg(), kernel.def->any_memory, Where::kAny, &p.inputs));
+    for (const std::vector<Where>& all : {p.inputs, p.outputs}) {
+      p.on_device |= std::find(all.begin(), all.end(), Where::kDevice) != all.end();
+    }
     return p;
   }
 
@@ -488,11 +493,14 @@ class PlanMaker {
           break;
       }
       const Node* n = s.node;
+      // The shapes of what lies on the GPU follow from what the graph is captured for.
+      if (TellsShape(n) && std::all_of(s.inputs.begin(), s.inputs.end(), [this](int in) {
+            return homes_[static_cast<size_t>(in)] != nullptr;
+          })) {
+        s.part = Part::kSkipped;
+        continue;
+      }
       if (s.gpu) {
-        if (TellsShape(n) || n->op() == "NoOp") {
-          s.part = Part::kSkipped;
-          continue;
-        }
         if (needs_after || !replayable_[static_cast<size_t>(&s - steps.data())]) return;
         s.part = Part::kCaptured;
         any_captured = true;
@@ -591,8 +599,9 @@ class PlanMaker {
           foreign_[slot] = true;
           kept_[slot] = true;
         }
-        // What isn't made again when the plan is replayed has to stay.
-        if (plan_->replayable_ && s.part == Plan::Part::kSkipped) {
+        // What isn't made again when the plan is replayed has to stay: also what a captured step
+        // writes to the host's memory, which follows from the shapes alone.
+        if (plan_->replayable_ && (s.part == Plan::Part::kSkipped || (s.gpu && !homes_[slot]))) {
           foreign_[slot] = true;
           last_use_[slot] = kForever;
         }
