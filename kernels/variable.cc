@@ -141,12 +141,9 @@ FERRY_OP("Assign")
     })
     .NotDifferentiable();
 FERRY_KERNEL("Assign").Device(DeviceType::kCpu).Make<AssignKernel>();
-// Not to be replayed, since it may be the one that initialises the variable.
-FERRY_KERNEL("Assign")
-    .Device(DeviceType::kGpu)
-    .Type("T", kGpuTypes)
-    .NotReplayable()
-    .Make<AssignKernel>();
+// One that initialises its variable, or changes its shape, isn't replayed: plans look at where
+// variables lie before they replay.
+FERRY_KERNEL("Assign").Device(DeviceType::kGpu).Type("T", kGpuTypes).Make<AssignKernel>();
 
 // ---- AssignAdd, AssignSub ----
 

@@ -310,7 +310,13 @@ absl::Status Plan::Launch(Frame* frame) const ABSL_NO_THREAD_SAFETY_ANALYSIS {
 absl::Status Plan::Capture(Frame* frame, const RunContext& context) const {
   GpuDevice* const gpu = gpus_.front();
   FERRY_RETURN_IF_ERROR(gpu->BeginCapture(&frame->run_.capture_stream));
-  absl::Status status = RunPart(frame, context, captured_);
+  absl::Status status;
+  for (const size_t t : middle_) {
+    // Of the others the last Run's results stand.
+    if (status.ok() && steps_[t].part == Part::kCaptured) {
+      status = RunStep<true>(frame, t, context);
+    }
+  }
   frame->run_.capture_stream = nullptr;
   if (!status.ok()) {
     gpu->AbandonCapture();
@@ -347,7 +353,7 @@ absl::Status Plan::RunGpuSteps(Frame* frame, const RunContext& context) const {
       FERRY_RETURN_IF_ERROR(Launch(frame));
       if (context.replays) context.replays->fetch_add(1, std::memory_order_relaxed);
     } else {
-      FERRY_RETURN_IF_ERROR(RunPart(frame, context, captured_));
+      FERRY_RETURN_IF_ERROR(RunPart(frame, context, middle_));
     }
     FERRY_RETURN_IF_ERROR(RunPart(frame, context, after_));
   }

@@ -139,9 +139,9 @@ class Plan {
   int num_events_ = 0;
   std::vector<int> fetch_waits_;  // Events that the host waits for before it fetches.
   std::vector<int> boundary_;     // Slots on which a captured graph depends.
-  // Of a plan that can be replayed: its steps before, within and after the graph, and the
-  // references through which the graph writes, as (step, input).
-  std::vector<size_t> before_, captured_, after_;
+  // Of a plan that can be replayed: its steps before the graph, within it or skipped, and after it,
+  // and the references through which the graph writes, as (step, input).
+  std::vector<size_t> before_, middle_, after_;
   std::vector<std::pair<size_t, int>> written_;
   bool replayable_ = false;
 

@@ -523,7 +523,7 @@ class PlanMaker {
       const Plan::Step& s = steps[t];
       (s.part == Part::kBefore  ? plan_->before_
        : s.part == Part::kAfter ? plan_->after_
-                                : plan_->captured_)
+                                : plan_->middle_)
           .push_back(t);
       if (s.part != Part::kCaptured || !WritesVariable(s.node)) continue;
       for (int i = 0; i < s.node->num_inputs(); ++i) {
