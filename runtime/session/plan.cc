@@ -272,12 +272,16 @@ absl::Status Plan::RunCopy(Frame* frame, size_t t) const {
 // feeds lie, their shapes, and the values that kernels read on the host. False if it can't be told.
 bool Plan::Boundary(const Frame& frame, std::vector<uint64_t>* out) const {
   out->clear();
+  const auto add_shape = [out](const TensorShape& shape) {
+    out->push_back(static_cast<uint64_t>(shape.rank()));
+    for (int64_t d : shape.dims()) out->push_back(static_cast<uint64_t>(d));
+  };
+  for (int i : shape_boundary_) add_shape(frame.slots_[static_cast<size_t>(i)].tensor.shape());
   for (int i : boundary_) {
     const Slot& slot = frame.slots_[static_cast<size_t>(i)];
     if (slot.variable && !slot.variable->initialized()) return false;
     const Tensor& t = slot.variable ? slot.variable->tensor() : slot.tensor;
-    out->push_back(static_cast<uint64_t>(t.rank()));
-    for (int64_t d : t.shape().dims()) out->push_back(static_cast<uint64_t>(d));
+    add_shape(t.shape());
     if (t.buffer()->gpu()) {
       out->push_back(reinterpret_cast<uint64_t>(t.raw()));
       continue;
@@ -353,7 +357,11 @@ absl::Status Plan::RunGpuSteps(Frame* frame, const RunContext& context) const {
       FERRY_RETURN_IF_ERROR(Launch(frame));
       if (context.replays) context.replays->fetch_add(1, std::memory_order_relaxed);
     } else {
-      FERRY_RETURN_IF_ERROR(RunPart(frame, context, middle_));
+      absl::Status status = RunPart(frame, context, middle_);
+      if (!status.ok()) {
+        frame->alike_ = 0;  // A capture needs the results of a Run like this.
+        return status;
+      }
     }
     FERRY_RETURN_IF_ERROR(RunPart(frame, context, after_));
   }

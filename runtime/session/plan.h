@@ -138,7 +138,8 @@ class Plan {
   std::vector<GpuDevice*> gpus_;  // That steps run on, or copy to or from.
   int num_events_ = 0;
   std::vector<int> fetch_waits_;  // Events that the host waits for before it fetches.
-  std::vector<int> boundary_;     // Slots on which a captured graph depends.
+  std::vector<int> boundary_;        // Slots on which a captured graph depends,
+  std::vector<int> shape_boundary_;  // and those on whose shapes alone it does.
   // Of a plan that can be replayed: its steps before the graph, within it or skipped, and after it,
   // and the references through which the graph writes, as (step, input).
   std::vector<size_t> before_, middle_, after_;

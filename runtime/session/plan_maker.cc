@@ -461,15 +461,24 @@ class PlanMaker {
       return maker < 0 ? Part::kBefore : steps[static_cast<size_t>(maker)].part;
     };
     bool any_captured = false;
-    absl::flat_hash_set<int> boundary;
-    for (Plan::Step& s : steps) {
+    absl::flat_hash_set<int> boundary, shapes;
+    // Of skipped steps: whether it comes after captured ones, the shape of whose outputs it tells.
+    std::vector<bool> late(steps.size(), false);
+    const auto is_late = [&](int slot) {
+      const int maker = makers_[static_cast<size_t>(slot)];
+      return maker >= 0 && (steps[static_cast<size_t>(maker)].part == Part::kCaptured ||
+                            late[static_cast<size_t>(maker)]);
+    };
+    for (size_t t = 0; t < steps.size(); ++t) {
+      Plan::Step& s = steps[t];
       if (s.may_be_dead || s.restores || s.commit) return;
-      bool all_skipped = true, needs_gpu = false, needs_after = false;
+      bool all_skipped = true, needs_gpu = false, needs_after = false, needs_late = false;
       for (int in : s.inputs) {
         const Part p = part_of(in);
         all_skipped = all_skipped && p == Part::kSkipped;
         needs_gpu = needs_gpu || p == Part::kCaptured || p == Part::kAfter;
         needs_after = needs_after || p == Part::kAfter;
+        needs_late = needs_late || is_late(in);
       }
       if (s.once) {
         s.part = Part::kSkipped;
@@ -483,6 +492,7 @@ class PlanMaker {
           if (needs_gpu) return;
           s.part = all_skipped ? Part::kSkipped : Part::kBefore;
           if (s.part == Part::kBefore) boundary.insert(s.outputs);
+          late[t] = all_skipped;  // Once is enough, and nothing before needs it.
           continue;
         case Plan::Kind::kToHost:
           // A variable is to be copied as it is then; at the end, for a fetch, that is always so.
@@ -493,15 +503,18 @@ class PlanMaker {
           break;
       }
       const Node* n = s.node;
-      // The shapes of what lies on the GPU follow from what the graph is captured for.
-      if (TellsShape(n) && std::all_of(s.inputs.begin(), s.inputs.end(), [this](int in) {
-            return homes_[static_cast<size_t>(in)] != nullptr;
-          })) {
+      // The shapes of what lies on the GPU follow from what the graph is captured for, which may be
+      // shapes of the host's values too.
+      if (TellsShape(n) && !needs_after) {
         s.part = Part::kSkipped;
+        late[t] = needs_late;
+        for (int in : s.inputs) {
+          if (!homes_[static_cast<size_t>(in)] && part_of(in) == Part::kBefore) shapes.insert(in);
+        }
         continue;
       }
       if (s.gpu) {
-        if (needs_after || !replayable_[static_cast<size_t>(&s - steps.data())]) return;
+        if (needs_after || !replayable_[t]) return;
         s.part = Part::kCaptured;
         any_captured = true;
         for (int in : s.inputs) {
@@ -516,12 +529,16 @@ class PlanMaker {
       for (int in : s.inputs) {
         if (IsRef(types_[static_cast<size_t>(in)])) return;
       }
-      s.part = all_skipped ? Part::kSkipped : needs_gpu ? Part::kAfter : Part::kBefore;
+      s.part = all_skipped               ? Part::kSkipped
+               : needs_gpu || needs_late ? Part::kAfter
+                                         : Part::kBefore;
+      late[t] = all_skipped && needs_late;
     }
     plan_->replayable_ = any_captured;
     for (size_t t = 0; t < steps.size(); ++t) {
       const Plan::Step& s = steps[t];
-      (s.part == Part::kBefore  ? plan_->before_
+      const bool early = s.part == Part::kBefore || (s.part == Part::kSkipped && !late[t]);
+      (early                    ? plan_->before_
        : s.part == Part::kAfter ? plan_->after_
                                 : plan_->middle_)
           .push_back(t);
@@ -532,6 +549,7 @@ class PlanMaker {
     }
     plan_->boundary_.assign(boundary.begin(), boundary.end());
     std::sort(plan_->boundary_.begin(), plan_->boundary_.end());
+    plan_->shape_boundary_.assign(shapes.begin(), shapes.end());
   }
 
   bool IsFetch(int slot) const {
@@ -577,6 +595,13 @@ class PlanMaker {
     return bytes;
   }
 
+  // Whether what the step writes to the host's memory shares it with nothing else. When a plan is
+  // replayed, its steps don't run in their order, and some don't run at all: what one part's steps
+  // write must be there when another part's read it. Only the last part may use memory again.
+  bool HasOwnMemory(const Plan::Step& s, size_t slot) const {
+    return plan_->replayable_ && !homes_[slot] && s.part != Plan::Part::kAfter;
+  }
+
   void AssignMemory() {
     const size_t slots = static_cast<size_t>(plan_->num_slots_);
     parent_.resize(slots);
@@ -599,12 +624,7 @@ class PlanMaker {
           foreign_[slot] = true;
           kept_[slot] = true;
         }
-        // What isn't made again when the plan is replayed has to stay: also what a captured step
-        // writes to the host's memory, which follows from the shapes alone.
-        if (plan_->replayable_ && (s.part == Plan::Part::kSkipped || (s.gpu && !homes_[slot]))) {
-          foreign_[slot] = true;
-          last_use_[slot] = kForever;
-        }
+        if (HasOwnMemory(s, slot)) last_use_[slot] = kForever;
       }
       if (s.kind != Plan::Kind::kKernel) {
         // A copy's memory is its own: the next Run's copy needs only wait for this Run. What it
@@ -665,7 +685,8 @@ class PlanMaker {
           return have > bytes ? have / std::max<int64_t>(bytes, 1)
                               : bytes / std::max<int64_t>(have, 1);
         };
-        for (size_t f = free.size(); f-- > 0 && !copy;) {
+        const bool own = copy || HasOwnMemory(s, static_cast<size_t>(s.outputs) + o);
+        for (size_t f = free.size(); f-- > 0 && !own;) {
           if (plan_->register_allocators_[static_cast<size_t>(free[f].reg)] != allocator) continue;
           if (best == free.size() || distance(free[f].bytes) < distance(free[best].bytes)) best = f;
         }
