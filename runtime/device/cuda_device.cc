@@ -20,6 +20,13 @@ std::string CudaError(cudaError_t e) {
   return absl::StrCat(cudaGetErrorString(e), " (", cudaGetErrorName(e), ")");
 }
 
+// The answer of a query that isn't an error, but is kept as the last one.
+bool NotReady(cudaError_t e) {
+  if (e != cudaErrorNotReady) return false;
+  cudaGetLastError();
+  return true;
+}
+
 // Whether the error leaves the device's context of no more use.
 bool IsFatal(cudaError_t e) {
   switch (e) {
@@ -210,9 +217,14 @@ class CudaDevice : public GpuDevice {
     if (!e.handle_) return true;
     FERRY_RETURN_IF_ERROR(MakeCurrent());
     const cudaError_t error = cudaEventQuery(event(e));
-    if (error == cudaErrorNotReady) return false;
+    if (NotReady(error)) return false;
     FERRY_RETURN_IF_ERROR(Check(error, "cudaEventQuery"));
     return true;
+  }
+  absl::Status Poll() override {
+    FERRY_RETURN_IF_ERROR(MakeCurrent());
+    const cudaError_t e = cudaStreamQuery(stream(GpuStream::kCompute));
+    return NotReady(e) ? absl::OkStatus() : Check(e, "cudaStreamQuery");
   }
   absl::Status SynchronizeAll() override {
     FERRY_RETURN_IF_ERROR(MakeCurrent());
@@ -247,7 +259,7 @@ class CudaDevice : public GpuDevice {
     return Check(static_cast<cudaError_t>(error), what);
   }
   absl::Status CheckLaunch(const char* kernel) override {
-    return Check(cudaPeekAtLastError(), kernel);
+    return Check(cudaGetLastError(), kernel);
   }
   absl::Status CheckBlas(int error, const char* what) override {
     const auto e = static_cast<cublasStatus_t>(error);

@@ -118,6 +118,8 @@ class GpuDevice {
   // The calling thread waits for the event; what failed on the device meanwhile is told.
   virtual absl::Status Synchronize(const GpuEvent& event) = 0;
   virtual absl::StatusOr<bool> Passed(const GpuEvent& event) = 0;
+  // Tells, without waiting, of errors of work that is done by now.
+  virtual absl::Status Poll() = 0;
   // Waits for all streams.
   virtual absl::Status SynchronizeAll() = 0;
 

@@ -369,6 +369,10 @@ absl::Status Plan::RunGpuSteps(Frame* frame, const RunContext& context) const {
     GpuEvent& event = frame->events_[static_cast<size_t>(e)];
     if (event) FERRY_RETURN_IF_ERROR(gpus_.front()->Synchronize(event));
   }
+  // A fetch from one device may rest on what another one has failed to do.
+  if (gpus_.size() > 1 && !fetch_waits_.empty()) {
+    for (GpuDevice* gpu : gpus_) FERRY_RETURN_IF_ERROR(gpu->Poll());
+  }
   return absl::OkStatus();
 }
 
