@@ -59,6 +59,7 @@ absl::StatusOr<BufferRef> CachingAllocator::Allocate(size_t bytes) {
   stats_.in_use += static_cast<int64_t>(b->size);
   stats_.most_in_use = std::max(stats_.most_in_use, stats_.in_use);
   used_.insert(b);
+  if (source_.used) source_.used(b->data, bytes);
   return BufferRef(GpuDevice::MakeBuffer(b->data, bytes, &Release, b, gpu_));
 }
 
@@ -68,6 +69,7 @@ void CachingAllocator::Release(Buffer* buffer) {
   CachingAllocator* a = b->owner;
   MutexLock lock(&a->mu_);
   a->used_.erase(b);
+  if (a->source_.used) a->source_.used(b->data, 0);
   a->stats_.in_use -= static_cast<int64_t>(b->size);
   a->stats_.cached += static_cast<int64_t>(b->size);
   a->cache_[b->size].push_back(b);

@@ -26,6 +26,9 @@ class CachingAllocator : public Allocator {
   struct Source {
     std::function<absl::StatusOr<void*>(size_t bytes)> allocate;
     std::function<absl::Status(void*)> free;
+    // For memory checkers, which see blocks alone; may be null. A block is used from now on for
+    // `bytes`, and uninitialised; 0: it was let go.
+    std::function<void(void*, size_t bytes)> used = nullptr;
   };
   // `gpu`: whose memory it is, null for pinned host memory. `place`, for messages:
   // "/job:…/device:GPU:0's memory".

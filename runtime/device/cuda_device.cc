@@ -1,9 +1,11 @@
 // The GPUs of this machine through the CUDA runtime and cuBLAS.
 #include <cublas_v2.h>
 #include <cuda_runtime.h>
+#include <dlfcn.h>
 
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <memory>
 
 #include "absl/strings/str_format.h"
@@ -107,7 +109,8 @@ class CudaDevice : public GpuDevice {
             [this](void* p) {
               FERRY_RETURN_IF_ERROR(MakeCurrent());
               return Check(cudaFree(p), "cudaFree");
-            }});
+            },
+            TellChecker()});
     return absl::OkStatus();
   }
 
@@ -318,6 +321,17 @@ class CudaDevice : public GpuDevice {
   }
 
  private:
+  // Where the CUDA library is the software GPU (docs/software-gpu.md), it learns of the uses of
+  // blocks, in the compute stream's order; else null.
+  std::function<void(void*, size_t)> TellChecker() {
+    using Narrow = int(void* block, size_t used, cudaStream_t stream);
+    auto* const narrow = reinterpret_cast<Narrow*>(dlsym(RTLD_DEFAULT, "__cudaSoftgpuNarrow"));
+    if (!narrow) return nullptr;
+    return [this, narrow](void* block, size_t used) {
+      narrow(block, used, stream(GpuStream::kCompute));
+    };
+  }
+
   cudaStream_t stream(GpuStream s) const { return streams_[static_cast<int>(s)]; }
   static cudaEvent_t event(const GpuEvent& e) { return static_cast<cudaEvent_t>(e.handle_); }
 

@@ -65,6 +65,7 @@ TEST_F(DeviceTest, BytesGoThereAndBack) {
     EXPECT_EQ(from->gpu(), nullptr);
     for (size_t i = 0; i < n; ++i) static_cast<uint8_t*>(from->data())[i] = uint8_t(i * 7 + 1);
     // Over all three streams, ordered by events alone.
+    ASSERT_OK(gpu->Order(GpuStream::kCompute, GpuStream::kToDevice));
     ASSERT_OK(gpu->CopyToDevice(GpuStream::kToDevice, there->data(), from->data(), n));
     ASSERT_OK(gpu->Order(GpuStream::kToDevice, GpuStream::kCompute));
     ASSERT_OK(gpu->CopyOnDevice(GpuStream::kCompute, beside->data(), there->data(), n));

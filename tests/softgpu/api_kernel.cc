@@ -102,11 +102,11 @@ cudaError_t Occupancy(int* blocks, const void* host, int threads, size_t shared)
 extern "C" {
 
 void** __cudaRegisterFatBinary(void* wrapper) {
-  Runtime& runtime = Runtime::Get();
-  std::lock_guard<std::mutex> lock(runtime.mu);
-  runtime.binaries.push_back(std::make_unique<Binary>());
-  runtime.binaries.back()->wrapper = wrapper;
-  return reinterpret_cast<void**>(runtime.binaries.back().get());
+  Registry& registry = Registry::Get();
+  std::lock_guard<std::mutex> lock(registry.mu);
+  registry.binaries.push_back(std::make_unique<Binary>());
+  registry.binaries.back()->wrapper = wrapper;
+  return reinterpret_cast<void**>(registry.binaries.back().get());
 }
 
 void __cudaRegisterFatBinaryEnd(void**) {}
@@ -116,19 +116,19 @@ void __cudaUnregisterFatBinary(void**) {}
 
 void __cudaRegisterFunction(void** binary, const char* host, char*, const char* name, int, uint3*,
                             uint3*, dim3*, dim3*, int*) {
-  Runtime& runtime = Runtime::Get();
-  std::lock_guard<std::mutex> lock(runtime.mu);
   Function function;
   function.binary = reinterpret_cast<Binary*>(binary);
   function.name = name;
-  runtime.functions[host] = std::move(function);
+  Registry& registry = Registry::Get();
+  std::lock_guard<std::mutex> lock(registry.mu);
+  registry.functions[host] = std::move(function);
 }
 
 void __cudaRegisterVar(void** binary, char* host, char*, const char* name, int, size_t bytes, int,
                        int) {
-  Runtime& runtime = Runtime::Get();
-  std::lock_guard<std::mutex> lock(runtime.mu);
-  runtime.variables[host] = {reinterpret_cast<Binary*>(binary), name, bytes};
+  Registry& registry = Registry::Get();
+  std::lock_guard<std::mutex> lock(registry.mu);
+  registry.variables[host] = {reinterpret_cast<Binary*>(binary), name, bytes};
 }
 
 void __cudaRegisterManagedVar(void**, void**, char*, const char* name, int, size_t, int, int) {

@@ -108,6 +108,9 @@ TEST_F(DevicesTest, OneIsLostTheOtherIsNot) {
   ASSERT_CUDA_OK(cudaSetDevice(0));
   Add(memory_[0], memory_[0], kN, 1, stream_[0]);
   EXPECT_THAT(ToHost(0), testing::Each(1));
+  // Until it depends on the other's memory.
+  ASSERT_CUDA_OK(cudaMemcpyPeerAsync(memory_[0], 0, memory_[1], 1, kBytes, stream_[0]));
+  EXPECT_EQ(cudaErrorLaunchFailure, cudaStreamSynchronize(stream_[0]));
 }
 
 }  // namespace

@@ -182,9 +182,17 @@ void Queues::Run(std::unique_lock<std::mutex>* lock, Queue* queue) {
     for (const OperationPtr& other : operation->after) actor->Acquire(other->clock);
   }
   double duration = 0;
-  if (work != nullptr && !hooks_.lost(operation->device)) {
+  // What goes wrong is its stream's device's; a copy from or to a lost device goes wrong too.
+  const int device = queue->device;
+  int lost = 0;
+  if (work != nullptr) {
+    lost = hooks_.lost(device) != 0 ? hooks_.lost(device) : hooks_.lost(operation->device);
+  }
+  if (lost != 0) {
+    hooks_.lose(device, Report(), lost);
+  } else if (work != nullptr) {
     if (operation->lose_device != 0) {
-      hooks_.lose(operation->device, Report(), operation->lose_device);
+      hooks_.lose(device, Report(), operation->lose_device);
     } else if (work->host != nullptr) {
       lock->unlock();
       work->host();
@@ -196,7 +204,7 @@ void Queues::Run(std::unique_lock<std::mutex>* lock, Queue* queue) {
       _mm_setcsr(kDefaultFloatControl);
       const Report report = work->run(*actor, &duration);
       _mm_setcsr(control);
-      if (!report.ok()) hooks_.lose(operation->device, report, 0);
+      if (!report.ok()) hooks_.lose(device, report, 0);
     }
   }
   // Drop may have ended it while the lock was free.

@@ -90,10 +90,10 @@ struct Graph {
 // while running them.
 class Queues {
  public:
-  // What became of the devices' errors is the owner's: `lost` tells whether a device is, `lose`
-  // makes it so for a report or, where that is ok(), because of a fault's cudaError_t.
+  // What became of the devices' errors is the owner's: `lost` tells a device's (a cudaError_t; 0:
+  // none), `lose` sets it for a report or, where that is ok(), to `error`.
   struct Hooks {
-    std::function<bool(int device)> lost;
+    std::function<int(int device)> lost;
     std::function<void(int device, const Report& report, int error)> lose;
   };
   Queues(const Settings* settings, Memory* memory, Timeline* timeline, std::mutex* mu,

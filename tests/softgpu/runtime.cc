@@ -47,17 +47,31 @@ ThreadState& CurrentThread() {
   return *state;
 }
 
+Registry& Registry::Get() {
+  static auto* const registry = new Registry;
+  return *registry;
+}
+
+namespace {
+std::atomic<Runtime*> existing{nullptr};
+}  // namespace
+
 Runtime& Runtime::Get() {
   // Never destroyed: a program's own destructors use it.
-  static Runtime* const runtime = new Runtime;
+  static Runtime* const runtime = [] {
+    existing = new Runtime;
+    return existing.load();
+  }();
   return *runtime;
 }
+
+Runtime* Runtime::Existing() { return existing; }
 
 Runtime::Runtime()
     : settings(SettingsFromEnvironment()),
       memory(MemoryOptions(settings)),
       queues(&settings, &memory, &timeline, &mu,
-             {[this](int device) { return devices[device].lost != cudaSuccess; },
+             {[this](int device) { return devices[device].lost; },
               [this](int device, const Report& report, int error) {
                 Lose(device, report, error);
               }}),
@@ -234,8 +248,10 @@ cudaError_t Runtime::BreakCapture(Stream* stream, cudaError_t error) {
 }
 
 Function* Runtime::FindFunction(const void* host, cudaError_t* error) {
-  const auto it = functions.find(host);
-  if (it == functions.end()) {
+  Registry& registry = Registry::Get();
+  std::lock_guard<std::mutex> lock(registry.mu);
+  const auto it = registry.functions.find(host);
+  if (it == registry.functions.end()) {
     *error = cudaErrorInvalidDeviceFunction;
     return nullptr;
   }
@@ -268,8 +284,10 @@ Module* Runtime::ModuleOf(Binary* binary) {
 }
 
 cudaError_t Runtime::FindVariable(const void* host, uint64_t* address, size_t* bytes) {
-  const auto it = variables.find(host);
-  if (it == variables.end()) return cudaErrorInvalidSymbol;
+  Registry& registry = Registry::Get();
+  std::lock_guard<std::mutex> lock(registry.mu);
+  const auto it = registry.variables.find(host);
+  if (it == registry.variables.end()) return cudaErrorInvalidSymbol;
   Variable& variable = it->second;
   std::string text = variable.binary->error;
   Module* module = ModuleOf(variable.binary);
@@ -307,12 +325,13 @@ namespace {
 
 // Runs after the program's own destructors.
 __attribute__((destructor)) void AtExit() {
-  Runtime& runtime = Runtime::Get();
-  std::unique_lock<std::mutex> lock(runtime.mu);
-  runtime.timeline.LogTo("");
-  if (!runtime.settings.check_leak) return;
-  const std::string leaks = runtime.Leaks();
-  if (!leaks.empty()) runtime.Tell("the program ends without releasing:\n" + leaks);
+  Runtime* const runtime = Runtime::Existing();
+  if (runtime == nullptr) return;
+  std::unique_lock<std::mutex> lock(runtime->mu);
+  runtime->timeline.LogTo("");
+  if (!runtime->settings.check_leak) return;
+  const std::string leaks = runtime->Leaks();
+  if (!leaks.empty()) runtime->Tell("the program ends without releasing:\n" + leaks);
 }
 
 }  // namespace

@@ -130,9 +130,22 @@ struct Variable {
   size_t bytes;
 };
 
+// What programs and libraries registered when they were loaded. Apart from the runtime, which is
+// made by the first call that needs it: a process may fork before.
+struct Registry {
+  static Registry& Get();
+
+  std::mutex mu;
+  std::vector<std::unique_ptr<Binary>> binaries;
+  std::map<const void*, Function> functions;  // By the host's stand-in.
+  std::map<const void*, Variable> variables;
+};
+
 class Runtime {
  public:
   static Runtime& Get();
+  // Null before the first Get.
+  static Runtime* Existing();
 
   std::mutex mu;  // Guards all that follows.
   Settings settings;
@@ -144,9 +157,6 @@ class Runtime {
   Handles<cudaEvent_t, Event> events;
   Handles<cudaGraph_t, Graph> graphs;
   Handles<cudaGraphExec_t, GraphExec> graph_execs;
-  std::vector<std::unique_ptr<Binary>> binaries;
-  std::map<const void*, Function> functions;  // By the host's stand-in.
-  std::map<const void*, Variable> variables;
   uint64_t captures = 0;
   int blas_handles = 0;
   std::vector<std::string> reports;  // All so far.
