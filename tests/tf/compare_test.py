@@ -15,7 +15,8 @@ _COMPARE = os.path.join(os.environ["FERRY_ROOT"], "benchmarks", "compare.py")
 # Stands for `ferry`.
 _PROGRAM = """#!/bin/sh
 case "$1 $2" in
-"bench save") echo '{"save_mb_per_s": 1e12, "raw_direct_fsync_mb_per_s": 2e12}';;
+"bench save") echo '{"save_mb_per_s": 1e12, "raw_direct_fsync_mb_per_s": 2e12,
+                    "save_with_meta_and_state_ms": 1e-6}';;
 "bench run") printf '{\\n "assign_add_ns": 1e-3,\\n "chain_ns_per_op": 1e12\\n}\\n';;
 *) echo "wrong arguments: $*" >&2; exit 2;;
 esac
@@ -47,8 +48,8 @@ class CompareTest(unittest.TestCase):
                 for line in result.stdout.splitlines() if line.startswith("|")]
         self.assertEqual(rows[0][:3], ["", "Ferry", "TensorFlow"])
         self.assertEqual(rows[0][-1], "the machine's limit")
-        self.assertEqual(len(rows), 2 + 1 + 2)
-        save, assign_add, chain = rows[2:]
+        self.assertEqual(len(rows), 2 + 2 + 2)
+        save, whole, assign_add, chain = rows[2:]
         self.assertEqual(save[0], "save 1 MiB in 32 variables, MB/s")
         self.assertEqual(save[1], "1,000,000,000,000")
         self.assertEqual(save[-1], "2,000,000,000,000 (**0.5**)")
@@ -58,6 +59,7 @@ class CompareTest(unittest.TestCase):
 
         # Better is above 1, whether more or less of the figure is better.
         self.assertGreater(ratio(save), 1)
+        self.assertGreater(ratio(whole), 1)
         self.assertGreater(ratio(assign_add), 1)
         self.assertLess(ratio(chain), 1)
         # Packages that this environment lacks are named.
