@@ -66,7 +66,7 @@ def _run_bazel_tests(long, config=None):
         if config:
             arguments.append("--build_tests_only")
         status = _bazel("test", *arguments, "//...", config=config).returncode
-        counts = test_summary.count_bazel(events.name)
+        counts = test_summary.count_bazel(events.name, left_out=() if long else ("long",))
     if status and not counts.failed:
         counts.fail(f"bazel test ended with status {status}")
     return counts
