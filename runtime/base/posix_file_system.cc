@@ -18,6 +18,7 @@
 #include <optional>
 
 #include "runtime/base/file_system.h"
+#include "runtime/base/mutex.h"
 #include "runtime/base/status.h"
 
 namespace ferry {
@@ -113,6 +114,21 @@ class Descriptor {
   int fd_;
 };
 
+// Rings are made and ended one at a time: liburing maps their memory by system calls that the thread
+// sanitizer doesn't see, so it would take a ring at the address of an ended one for the same memory.
+Mutex& RingMutex() {
+  static Mutex* const mu = new Mutex;
+  return *mu;
+}
+int InitRing(unsigned entries, io_uring* ring) {
+  MutexLock lock(&RingMutex());
+  return io_uring_queue_init(entries, ring, 0);
+}
+void ExitRing(io_uring* ring) {
+  MutexLock lock(&RingMutex());
+  io_uring_queue_exit(ring);
+}
+
 // An fsync that the kernel does meanwhile.
 class BackgroundSync {
  public:
@@ -123,11 +139,11 @@ class BackgroundSync {
 
   // Where the kernel takes no such requests nothing is begun.
   void Start(int fd) {
-    if (started_ || io_uring_queue_init(1, &ring_, 0) != 0) return;
+    if (started_ || InitRing(1, &ring_) != 0) return;
     io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
     io_uring_prep_fsync(sqe, fd, 0);
     started_ = io_uring_submit(&ring_) == 1;
-    if (!started_) io_uring_queue_exit(&ring_);
+    if (!started_) ExitRing(&ring_);
   }
   // The outcome, 0 or the error; nothing if no fsync was done.
   std::optional<int> Wait() {
@@ -140,7 +156,7 @@ class BackgroundSync {
     });
     const int error = n < 0 ? -n : -cqe->res;
     started_ = false;
-    io_uring_queue_exit(&ring_);
+    ExitRing(&ring_);
     // Of these the kernel says that it has not called fsync.
     if (n == 0 && (error == EINVAL || error == ECANCELED || error == EOPNOTSUPP)) {
       return std::nullopt;
@@ -203,14 +219,14 @@ class PosixBlockWriter : public BlockWriter {
         depth_(static_cast<size_t>(std::max(1, options.depth))),
         direct_(direct) {
     ring_made_ =
-        options.try_io_uring && io_uring_queue_init(static_cast<unsigned>(depth_), &ring_, 0) == 0;
+        options.try_io_uring && InitRing(static_cast<unsigned>(depth_), &ring_) == 0;
     use_ring_ = ring_made_;
   }
 
   ~PosixBlockWriter() override {
     while (in_ring_ > 0 && ReapOne()) {
     }
-    if (ring_made_) io_uring_queue_exit(&ring_);
+    if (ring_made_) ExitRing(&ring_);
   }
 
   size_t alignment() const override { return alignment_; }
