@@ -1,11 +1,10 @@
 // libcudart's side of blas_hook.h.
-#include "tests/softgpu/blas_hook.h"
-
 #include <algorithm>
 #include <memory>
 #include <string>
 #include <utility>
 
+#include "tests/softgpu/blas_hook.h"
 #include "tests/softgpu/runtime.h"
 
 namespace softgpu {

@@ -70,9 +70,9 @@ void __cudaSoftgpuSpendHostTime(const char* name, double microseconds, uint64_t 
       {start, thread.clock, -1, thread.number, Engine::kHost, "host", bytes, name});
 }
 
-// For programs with an allocator of their own; see docs/software-gpu.md. In the order of the stream:
-// the block at `pointer`, which cudaMalloc gave, was handed out anew for `used` bytes, or let go if
-// `used` is 0. False where no such block begins there.
+// For programs with an allocator of their own; see docs/software-gpu.md. In the order of the
+// stream: the block at `pointer`, which cudaMalloc gave, was handed out anew for `used` bytes, or
+// let go if `used` is 0. False where no such block begins there.
 int __cudaSoftgpuNarrow(void* pointer, size_t used, cudaStream_t handle) {
   using namespace softgpu;  // NOLINT
   const cudaError_t error = Call("narrow", CallKind::kInner, [&](Runtime* runtime, auto*, auto*) {

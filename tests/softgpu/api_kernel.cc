@@ -37,64 +37,64 @@ bool CanLaunch(const Function& function, dim3 grid, dim3 block, size_t shared) {
 
 cudaError_t LaunchKernel(const void* host, dim3 grid, dim3 block, void** arguments, size_t shared,
                          cudaStream_t handle) {
-  return Call("cudaLaunchKernel", CallKind::kDevice,
-              [&](Runtime* runtime, ThreadState* thread, Lock*) {
-    Stream* stream = runtime->FindStream(handle);
-    if (stream == nullptr || stream->device != thread->device) {
-      return cudaErrorInvalidResourceHandle;
-    }
-    cudaError_t error = cudaSuccess;
-    const Function* function = runtime->FindFunction(host, &error);
-    if (function == nullptr) return error;
-    if (!CanLaunch(*function, grid, block, shared)) return cudaErrorInvalidConfiguration;
-    const Kernel& kernel = *function->kernel;
-    auto parameters = std::make_shared<std::vector<uint8_t>>(kernel.param_bytes);
-    for (size_t i = 0; i < kernel.params.size(); ++i) {
-      std::memcpy(parameters->data() + kernel.params[i].offset, arguments[i],
-                  kernel.params[i].bytes);
-    }
-    Launch launch;
-    launch.module = function->binary->module.get();
-    launch.kernel = function->kernel;
-    launch.grid = ToDim3(grid);
-    launch.block = ToDim3(block);
-    launch.dynamic_shared_bytes = static_cast<uint32_t>(shared);
-    launch.device = thread->device;
-    auto work = std::make_shared<Work>();
-    work->kind = "kernel";
-    work->name = Demangle(kernel.name);
-    work->device = thread->device;
-    work->run = [runtime, launch, parameters](const Actor& actor, double* us) {
-      Launch now = launch;
-      now.params = parameters->data();
-      now.budget = runtime->settings.budget;
-      Counts counts;
-      Report report = Execute(&runtime->memory, actor, now, &counts);
-      const DeviceModel& model = runtime->settings.model;
-      *us = model.kernel_latency_us +
-            std::max(counts.instructions / (model.ginstructions * 1e3),
-                     (counts.bytes_read + counts.bytes_written) / (model.memory_gbs * 1e3));
-      return report;
-    };
-    return runtime->Queue(stream, std::move(work));
-  });
+  return Call(
+      "cudaLaunchKernel", CallKind::kDevice, [&](Runtime* runtime, ThreadState* thread, Lock*) {
+        Stream* stream = runtime->FindStream(handle);
+        if (stream == nullptr || stream->device != thread->device) {
+          return cudaErrorInvalidResourceHandle;
+        }
+        cudaError_t error = cudaSuccess;
+        const Function* function = runtime->FindFunction(host, &error);
+        if (function == nullptr) return error;
+        if (!CanLaunch(*function, grid, block, shared)) return cudaErrorInvalidConfiguration;
+        const Kernel& kernel = *function->kernel;
+        auto parameters = std::make_shared<std::vector<uint8_t>>(kernel.param_bytes);
+        for (size_t i = 0; i < kernel.params.size(); ++i) {
+          std::memcpy(parameters->data() + kernel.params[i].offset, arguments[i],
+                      kernel.params[i].bytes);
+        }
+        Launch launch;
+        launch.module = function->binary->module.get();
+        launch.kernel = function->kernel;
+        launch.grid = ToDim3(grid);
+        launch.block = ToDim3(block);
+        launch.dynamic_shared_bytes = static_cast<uint32_t>(shared);
+        launch.device = thread->device;
+        auto work = std::make_shared<Work>();
+        work->kind = "kernel";
+        work->name = Demangle(kernel.name);
+        work->device = thread->device;
+        work->run = [runtime, launch, parameters](const Actor& actor, double* us) {
+          Launch now = launch;
+          now.params = parameters->data();
+          now.budget = runtime->settings.budget;
+          Counts counts;
+          Report report = Execute(&runtime->memory, actor, now, &counts);
+          const DeviceModel& model = runtime->settings.model;
+          *us = model.kernel_latency_us +
+                std::max(counts.instructions / (model.ginstructions * 1e3),
+                         (counts.bytes_read + counts.bytes_written) / (model.memory_gbs * 1e3));
+          return report;
+        };
+        return runtime->Queue(stream, std::move(work));
+      });
 }
 
 cudaError_t Occupancy(int* blocks, const void* host, int threads, size_t shared) {
   return Call("cudaOccupancyMaxActiveBlocksPerMultiprocessor", CallKind::kDevice,
               [&](Runtime* runtime, ThreadState*, Lock*) {
-    cudaError_t error = cudaSuccess;
-    const Function* function = runtime->FindFunction(host, &error);
-    if (function == nullptr) return error;
-    if (threads <= 0) return cudaErrorInvalidValue;
-    *blocks = 0;
-    if (!CanLaunch(*function, dim3(1), dim3(threads), shared)) return cudaSuccess;
-    *blocks = std::min(kMaxThreadsPerMultiprocessor / ((threads + 31) / 32 * 32),
-                       kMaxBlocksPerMultiprocessor);
-    const size_t each = shared + function->kernel->static_shared_bytes + (1 << 10);
-    *blocks = std::min(*blocks, static_cast<int>(kSharedBytesPerMultiprocessor / each));
-    return cudaSuccess;
-  });
+                cudaError_t error = cudaSuccess;
+                const Function* function = runtime->FindFunction(host, &error);
+                if (function == nullptr) return error;
+                if (threads <= 0) return cudaErrorInvalidValue;
+                *blocks = 0;
+                if (!CanLaunch(*function, dim3(1), dim3(threads), shared)) return cudaSuccess;
+                *blocks = std::min(kMaxThreadsPerMultiprocessor / ((threads + 31) / 32 * 32),
+                                   kMaxBlocksPerMultiprocessor);
+                const size_t each = shared + function->kernel->static_shared_bytes + (1 << 10);
+                *blocks = std::min(*blocks, static_cast<int>(kSharedBytesPerMultiprocessor / each));
+                return cudaSuccess;
+              });
 }
 
 }  // namespace
@@ -138,19 +138,20 @@ void __cudaRegisterManagedVar(void**, void**, char*, const char* name, int, size
 }
 
 unsigned __cudaPushCallConfiguration(dim3 grid, dim3 block, size_t shared, CUstream_st* stream) {
-  CurrentThread().configurations.push_back({grid, block, shared, stream});
+  ThreadState& thread = CurrentThread();
+  if (thread.num_configurations == ThreadState::kMostConfigurations) return 1;
+  thread.configurations[thread.num_configurations++] = {grid, block, shared, stream};
   return 0;
 }
 
 cudaError_t __cudaPopCallConfiguration(dim3* grid, dim3* block, size_t* shared, void* stream) {
-  std::vector<ThreadState::Configuration>& configurations = CurrentThread().configurations;
-  if (configurations.empty()) return cudaErrorMissingConfiguration;
-  const ThreadState::Configuration& last = configurations.back();
+  ThreadState& thread = CurrentThread();
+  if (thread.num_configurations == 0) return cudaErrorMissingConfiguration;
+  const ThreadState::Configuration& last = thread.configurations[--thread.num_configurations];
   *grid = last.grid;
   *block = last.block;
   *shared = last.shared;
   *static_cast<cudaStream_t*>(stream) = last.stream;
-  configurations.pop_back();
   return cudaSuccess;
 }
 
@@ -173,37 +174,39 @@ cudaError_t cudaLaunchKernel(const void* function, dim3 grid, dim3 block, void**
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* host) {
   return Call("cudaFuncGetAttributes", CallKind::kDevice,
               [&](Runtime* runtime, ThreadState*, Lock*) {
-    cudaError_t error = cudaSuccess;
-    const Function* function = runtime->FindFunction(host, &error);
-    if (function == nullptr) return error;
-    std::memset(attributes, 0, sizeof(*attributes));
-    attributes->sharedSizeBytes = function->kernel->static_shared_bytes;
-    attributes->localSizeBytes = function->kernel->local_bytes;
-    attributes->maxThreadsPerBlock =
-        static_cast<int>(std::min<uint32_t>(kMaxThreadsPerBlock, function->kernel->max_threads));
-    attributes->numRegs = static_cast<int>(std::min<uint32_t>(255, function->kernel->registers));
-    attributes->ptxVersion = attributes->binaryVersion = 10 * kCapabilityMajor + kCapabilityMinor;
-    attributes->maxDynamicSharedSizeBytes = static_cast<int>(DynamicLimit(*function));
-    return cudaSuccess;
-  });
+                cudaError_t error = cudaSuccess;
+                const Function* function = runtime->FindFunction(host, &error);
+                if (function == nullptr) return error;
+                std::memset(attributes, 0, sizeof(*attributes));
+                attributes->sharedSizeBytes = function->kernel->static_shared_bytes;
+                attributes->localSizeBytes = function->kernel->local_bytes;
+                attributes->maxThreadsPerBlock = static_cast<int>(
+                    std::min<uint32_t>(kMaxThreadsPerBlock, function->kernel->max_threads));
+                attributes->numRegs =
+                    static_cast<int>(std::min<uint32_t>(255, function->kernel->registers));
+                attributes->ptxVersion = attributes->binaryVersion =
+                    10 * kCapabilityMajor + kCapabilityMinor;
+                attributes->maxDynamicSharedSizeBytes = static_cast<int>(DynamicLimit(*function));
+                return cudaSuccess;
+              });
 }
 
 cudaError_t cudaFuncSetAttribute(const void* host, cudaFuncAttribute attribute, int value) {
-  return Call("cudaFuncSetAttribute", CallKind::kDevice,
-              [&](Runtime* runtime, ThreadState*, Lock*) {
-    cudaError_t error = cudaSuccess;
-    Function* function = runtime->FindFunction(host, &error);
-    if (function == nullptr) return error;
-    if (attribute == cudaFuncAttributePreferredSharedMemoryCarveout) return cudaSuccess;
-    if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) {
-      return runtime->Refuse("cudaFuncSetAttribute of number " + std::to_string(attribute));
-    }
-    const int room =
-        kSharedBytesPerBlockOptIn - static_cast<int>(function->kernel->static_shared_bytes);
-    if (value < 0 || value > room) return cudaErrorInvalidValue;
-    function->dynamic_shared_limit = value;
-    return cudaSuccess;
-  });
+  return Call(
+      "cudaFuncSetAttribute", CallKind::kDevice, [&](Runtime* runtime, ThreadState*, Lock*) {
+        cudaError_t error = cudaSuccess;
+        Function* function = runtime->FindFunction(host, &error);
+        if (function == nullptr) return error;
+        if (attribute == cudaFuncAttributePreferredSharedMemoryCarveout) return cudaSuccess;
+        if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) {
+          return runtime->Refuse("cudaFuncSetAttribute of number " + std::to_string(attribute));
+        }
+        const int room =
+            kSharedBytesPerBlockOptIn - static_cast<int>(function->kernel->static_shared_bytes);
+        if (value < 0 || value > room) return cudaErrorInvalidValue;
+        function->dynamic_shared_limit = value;
+        return cudaSuccess;
+      });
 }
 
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void* function,

@@ -38,11 +38,16 @@ std::string PlaceName(int place) {
 
 bool KindFits(cudaMemcpyKind kind, int to, int from) {
   switch (kind) {
-    case cudaMemcpyHostToHost: return to < 0 && from < 0;
-    case cudaMemcpyHostToDevice: return to >= 0 && from < 0;
-    case cudaMemcpyDeviceToHost: return to < 0 && from >= 0;
-    case cudaMemcpyDeviceToDevice: return to >= 0 && from >= 0;
-    default: return kind == cudaMemcpyDefault;
+    case cudaMemcpyHostToHost:
+      return to < 0 && from < 0;
+    case cudaMemcpyHostToDevice:
+      return to >= 0 && from < 0;
+    case cudaMemcpyDeviceToHost:
+      return to < 0 && from >= 0;
+    case cudaMemcpyDeviceToDevice:
+      return to >= 0 && from >= 0;
+    default:
+      return kind == cudaMemcpyDefault;
   }
 }
 
@@ -138,7 +143,7 @@ cudaError_t Copy(Runtime* runtime, Lock* lock, Stream* stream, const CopyCall& c
   }
   Memory* const memory = &runtime->memory;
   work->run = [memory, call, staged, us, name = work->name](const Actor& actor,
-                                                           double* microseconds) {
+                                                            double* microseconds) {
     *microseconds = us;
     const void* from = staged != nullptr ? staged->data() : call.from;
     return memory->Copy(actor, Address(call.to), Address(from), call.bytes, name);
@@ -187,19 +192,21 @@ cudaError_t CopyCallOf(const CopyCall& call, cudaStream_t handle) {
 }
 
 cudaError_t AllocatePinned(void** pointer, size_t bytes, unsigned flags) {
-  return Call("cudaHostAlloc", CallKind::kDevice, [&](Runtime* runtime, ThreadState* thread, Lock*) {
-    constexpr unsigned kKnown =
-        cudaHostAllocPortable | cudaHostAllocMapped | cudaHostAllocWriteCombined;
-    if (flags & ~kKnown) return runtime->Refuse("cudaHostAlloc with flags " + std::to_string(flags));
-    const cudaError_t error = runtime->CheckUnsafeInCapture();
-    if (error != cudaSuccess) return error;
-    *pointer = nullptr;
-    if (bytes == 0) return cudaSuccess;
-    thread->clock += runtime->settings.model.pin_us;
-    thread->clock += Microseconds(bytes, runtime->settings.model.pin_gbs);
-    *pointer = runtime->memory.AllocatePinned(bytes);
-    return *pointer == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
-  });
+  return Call("cudaHostAlloc", CallKind::kDevice,
+              [&](Runtime* runtime, ThreadState* thread, Lock*) {
+                constexpr unsigned kKnown =
+                    cudaHostAllocPortable | cudaHostAllocMapped | cudaHostAllocWriteCombined;
+                if (flags & ~kKnown)
+                  return runtime->Refuse("cudaHostAlloc with flags " + std::to_string(flags));
+                const cudaError_t error = runtime->CheckUnsafeInCapture();
+                if (error != cudaSuccess) return error;
+                *pointer = nullptr;
+                if (bytes == 0) return cudaSuccess;
+                thread->clock += runtime->settings.model.pin_us;
+                thread->clock += Microseconds(bytes, runtime->settings.model.pin_gbs);
+                *pointer = runtime->memory.AllocatePinned(bytes);
+                return *pointer == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
+              });
 }
 
 // Where a symbol's bytes [offset, offset + count) lie on the thread's device.
@@ -258,20 +265,21 @@ cudaError_t cudaMalloc(void** pointer, size_t bytes) {
 
 // As on a GPU, it waits for all the device's work first.
 cudaError_t cudaFree(void* pointer) {
-  return Call("cudaFree", CallKind::kRelease, [&](Runtime* runtime, ThreadState* thread, Lock* lock) {
-    if (pointer == nullptr) return cudaSuccess;
-    const cudaError_t error = runtime->CheckUnsafeInCapture();
-    if (error != cudaSuccess) return error;
-    const int place = Place(*runtime, pointer);
-    const cudaError_t lost = runtime->WaitAll(lock, place >= 0 ? place : thread->device);
-    thread->clock += runtime->settings.model.malloc_us;
-    if (place < 0 || !runtime->memory.Free(Address(pointer))) {
-      runtime->Tell("cudaFree of " + runtime->memory.Describe(Address(pointer)) +
-                    ", where no allocation begins that isn't freed");
-      return cudaErrorInvalidValue;
-    }
-    return lost;
-  });
+  return Call(
+      "cudaFree", CallKind::kRelease, [&](Runtime* runtime, ThreadState* thread, Lock* lock) {
+        if (pointer == nullptr) return cudaSuccess;
+        const cudaError_t error = runtime->CheckUnsafeInCapture();
+        if (error != cudaSuccess) return error;
+        const int place = Place(*runtime, pointer);
+        const cudaError_t lost = runtime->WaitAll(lock, place >= 0 ? place : thread->device);
+        thread->clock += runtime->settings.model.malloc_us;
+        if (place < 0 || !runtime->memory.Free(Address(pointer))) {
+          runtime->Tell("cudaFree of " + runtime->memory.Describe(Address(pointer)) +
+                        ", where no allocation begins that isn't freed");
+          return cudaErrorInvalidValue;
+        }
+        return lost;
+      });
 }
 
 cudaError_t cudaHostAlloc(void** pointer, size_t bytes, unsigned flags) {
@@ -285,17 +293,17 @@ cudaError_t cudaMallocHost(void** pointer, size_t bytes) {
 cudaError_t cudaFreeHost(void* pointer) {
   return Call("cudaFreeHost", CallKind::kRelease,
               [&](Runtime* runtime, ThreadState* thread, Lock* lock) {
-    if (pointer == nullptr) return cudaSuccess;
-    const cudaError_t error = runtime->CheckUnsafeInCapture();
-    if (error != cudaSuccess) return error;
-    const cudaError_t lost = runtime->WaitAll(lock, thread->device);
-    if (!runtime->memory.FreePinned(pointer)) {
-      runtime->Tell("cudaFreeHost of " + runtime->memory.Describe(Address(pointer)) +
-                    ", where no pinned memory begins that isn't freed");
-      return cudaErrorInvalidValue;
-    }
-    return lost;
-  });
+                if (pointer == nullptr) return cudaSuccess;
+                const cudaError_t error = runtime->CheckUnsafeInCapture();
+                if (error != cudaSuccess) return error;
+                const cudaError_t lost = runtime->WaitAll(lock, thread->device);
+                if (!runtime->memory.FreePinned(pointer)) {
+                  runtime->Tell("cudaFreeHost of " + runtime->memory.Describe(Address(pointer)) +
+                                ", where no pinned memory begins that isn't freed");
+                  return cudaErrorInvalidValue;
+                }
+                return lost;
+              });
 }
 
 cudaError_t cudaHostRegister(void* pointer, size_t bytes, unsigned flags) {
@@ -316,47 +324,48 @@ cudaError_t cudaHostRegister(void* pointer, size_t bytes, unsigned flags) {
 cudaError_t cudaHostUnregister(void* pointer) {
   return Call("cudaHostUnregister", CallKind::kRelease,
               [&](Runtime* runtime, ThreadState* thread, Lock* lock) {
-    const cudaError_t lost = runtime->WaitAll(lock, thread->device);
-    if (!runtime->memory.Unregister(pointer)) return cudaErrorHostMemoryNotRegistered;
-    return lost;
-  });
+                const cudaError_t lost = runtime->WaitAll(lock, thread->device);
+                if (!runtime->memory.Unregister(pointer)) return cudaErrorHostMemoryNotRegistered;
+                return lost;
+              });
 }
 
 cudaError_t cudaHostGetDevicePointer(void** device, void* host, unsigned flags) {
   return Call("cudaHostGetDevicePointer", CallKind::kDevice,
               [&](Runtime* runtime, ThreadState*, Lock*) {
-    if (flags != 0 || Place(*runtime, host) != kPinned) return cudaErrorInvalidValue;
-    *device = host;
-    return cudaSuccess;
-  });
+                if (flags != 0 || Place(*runtime, host) != kPinned) return cudaErrorInvalidValue;
+                *device = host;
+                return cudaSuccess;
+              });
 }
 
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* pointer) {
   return Call("cudaPointerGetAttributes", CallKind::kDevice,
               [&](Runtime* runtime, ThreadState* thread, Lock*) {
-    std::memset(attributes, 0, sizeof(*attributes));
-    Memory::Allocation allocation;
-    attributes->device = -2;
-    attributes->type = cudaMemoryTypeUnregistered;
-    void* const same = const_cast<void*>(pointer);
-    attributes->hostPointer = same;
-    if (runtime->memory.Find(Address(pointer), &allocation)) {
-      const bool host = allocation.device == Memory::kHost;
-      attributes->type = host ? cudaMemoryTypeHost : cudaMemoryTypeDevice;
-      attributes->device = host ? thread->device : allocation.device;
-      attributes->devicePointer = same;
-      attributes->hostPointer = host ? same : nullptr;
-    }
-    return cudaSuccess;
-  });
+                std::memset(attributes, 0, sizeof(*attributes));
+                Memory::Allocation allocation;
+                attributes->device = -2;
+                attributes->type = cudaMemoryTypeUnregistered;
+                void* const same = const_cast<void*>(pointer);
+                attributes->hostPointer = same;
+                if (runtime->memory.Find(Address(pointer), &allocation)) {
+                  const bool host = allocation.device == Memory::kHost;
+                  attributes->type = host ? cudaMemoryTypeHost : cudaMemoryTypeDevice;
+                  attributes->device = host ? thread->device : allocation.device;
+                  attributes->devicePointer = same;
+                  attributes->hostPointer = host ? same : nullptr;
+                }
+                return cudaSuccess;
+              });
 }
 
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
-  return Call("cudaMemGetInfo", CallKind::kDevice, [&](Runtime* runtime, ThreadState* thread, Lock*) {
-    *total = runtime->settings.memory_bytes;
-    *free = *total - std::min<size_t>(*total, runtime->memory.used(thread->device));
-    return cudaSuccess;
-  });
+  return Call("cudaMemGetInfo", CallKind::kDevice,
+              [&](Runtime* runtime, ThreadState* thread, Lock*) {
+                *total = runtime->settings.memory_bytes;
+                *free = *total - std::min<size_t>(*total, runtime->memory.used(thread->device));
+                return cudaSuccess;
+              });
 }
 
 cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
@@ -395,14 +404,14 @@ cudaError_t cudaMemcpyFromSymbol(void* to, const void* symbol, size_t count, siz
 
 cudaError_t cudaMemcpyFromSymbolAsync(void* to, const void* symbol, size_t count, size_t offset,
                                       cudaMemcpyKind kind, cudaStream_t stream) {
-  return CopyFromSymbol("cudaMemcpyFromSymbolAsync", to, symbol, count, offset, kind, true,
-                        stream);
+  return CopyFromSymbol("cudaMemcpyFromSymbolAsync", to, symbol, count, offset, kind, true, stream);
 }
 
 cudaError_t cudaGetSymbolAddress(void** address, const void* symbol) {
-  return Call("cudaGetSymbolAddress", CallKind::kDevice, [&](Runtime* runtime, ThreadState*, Lock*) {
-    return FindSymbol(runtime, symbol, 0, 0, address);
-  });
+  return Call("cudaGetSymbolAddress", CallKind::kDevice,
+              [&](Runtime* runtime, ThreadState*, Lock*) {
+                return FindSymbol(runtime, symbol, 0, 0, address);
+              });
 }
 
 cudaError_t cudaGetSymbolSize(size_t* bytes, const void* symbol) {

@@ -83,12 +83,13 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, i
 }
 
 cudaError_t cudaStreamGetPriority(cudaStream_t handle, int* priority) {
-  return Call("cudaStreamGetPriority", CallKind::kDevice, [&](Runtime* runtime, ThreadState*, Lock*) {
-    const Stream* stream = runtime->FindStream(handle);
-    if (stream == nullptr) return cudaErrorInvalidResourceHandle;
-    *priority = stream->priority;
-    return cudaSuccess;
-  });
+  return Call("cudaStreamGetPriority", CallKind::kDevice,
+              [&](Runtime* runtime, ThreadState*, Lock*) {
+                const Stream* stream = runtime->FindStream(handle);
+                if (stream == nullptr) return cudaErrorInvalidResourceHandle;
+                *priority = stream->priority;
+                return cudaSuccess;
+              });
 }
 
 // What is queued still runs.
@@ -107,61 +108,62 @@ cudaError_t cudaStreamDestroy(cudaStream_t handle) {
 cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
   return Call("cudaStreamSynchronize", CallKind::kDevice,
               [&](Runtime* runtime, ThreadState*, Lock* lock) {
-    Stream* stream = runtime->FindStream(handle);
-    if (stream == nullptr) return cudaErrorInvalidResourceHandle;
-    if (stream->capture != nullptr) {
-      return runtime->BreakCapture(stream, cudaErrorStreamCaptureUnsupported);
-    }
-    const cudaError_t error = runtime->CheckUnsafeInCapture();
-    if (error != cudaSuccess) return error;
-    // The default stream's wait takes in those that it waits for.
-    const OperationPtr mark = runtime->Mark(stream, {});
-    return runtime->Wait(lock, stream->device, mark);
-  });
+                Stream* stream = runtime->FindStream(handle);
+                if (stream == nullptr) return cudaErrorInvalidResourceHandle;
+                if (stream->capture != nullptr) {
+                  return runtime->BreakCapture(stream, cudaErrorStreamCaptureUnsupported);
+                }
+                const cudaError_t error = runtime->CheckUnsafeInCapture();
+                if (error != cudaSuccess) return error;
+                // The default stream's wait takes in those that it waits for.
+                const OperationPtr mark = runtime->Mark(stream, {});
+                return runtime->Wait(lock, stream->device, mark);
+              });
 }
 
 cudaError_t cudaStreamQuery(cudaStream_t handle) {
-  return Call("cudaStreamQuery", CallKind::kDevice, [&](Runtime* runtime, ThreadState*, Lock* lock) {
-    Stream* stream = runtime->FindStream(handle);
-    if (stream == nullptr) return cudaErrorInvalidResourceHandle;
-    if (stream->capture != nullptr) {
-      return runtime->BreakCapture(stream, cudaErrorStreamCaptureUnsupported);
-    }
-    const cudaError_t error = runtime->CheckUnsafeInCapture();
-    if (error != cudaSuccess) return error;
-    return runtime->Query(lock, stream->device, stream->queue->last, &stream->queries);
-  });
+  return Call("cudaStreamQuery", CallKind::kDevice,
+              [&](Runtime* runtime, ThreadState*, Lock* lock) {
+                Stream* stream = runtime->FindStream(handle);
+                if (stream == nullptr) return cudaErrorInvalidResourceHandle;
+                if (stream->capture != nullptr) {
+                  return runtime->BreakCapture(stream, cudaErrorStreamCaptureUnsupported);
+                }
+                const cudaError_t error = runtime->CheckUnsafeInCapture();
+                if (error != cudaSuccess) return error;
+                return runtime->Query(lock, stream->device, stream->queue->last, &stream->queries);
+              });
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event_handle, unsigned flags) {
-  return Call("cudaStreamWaitEvent", CallKind::kDevice,
-              [&](Runtime* runtime, ThreadState* thread, Lock*) {
-    Stream* stream = runtime->FindStream(handle);
-    const Event* event = runtime->FindEvent(event_handle);
-    if (stream == nullptr || event == nullptr) return cudaErrorInvalidResourceHandle;
-    if (flags != 0) {
-      return runtime->Refuse("cudaStreamWaitEvent with flags " + std::to_string(flags));
-    }
-    const std::shared_ptr<Capture> capture = event->capture.lock();
-    if (capture != nullptr && !capture->broken) {
-      if (stream->capture == nullptr) {
-        if (handle == nullptr) return cudaErrorStreamCaptureImplicit;
-        stream->capture = capture;
-        stream->capture_after.clear();
-      } else if (stream->capture != capture) {
-        return runtime->BreakCapture(stream, cudaErrorStreamCaptureMerge);
-      }
-      stream->capture_after.insert(event->capture_after.begin(), event->capture_after.end());
-      return cudaSuccess;
-    }
-    if (stream->capture != nullptr) {
-      // A graph can't depend on what isn't in it.
-      return runtime->BreakCapture(stream, cudaErrorStreamCaptureIsolation);
-    }
-    thread->clock += runtime->settings.model.queue_us;
-    if (event->operation != nullptr) runtime->Mark(stream, {event->operation});
-    return cudaSuccess;
-  });
+  return Call(
+      "cudaStreamWaitEvent", CallKind::kDevice, [&](Runtime* runtime, ThreadState* thread, Lock*) {
+        Stream* stream = runtime->FindStream(handle);
+        const Event* event = runtime->FindEvent(event_handle);
+        if (stream == nullptr || event == nullptr) return cudaErrorInvalidResourceHandle;
+        if (flags != 0) {
+          return runtime->Refuse("cudaStreamWaitEvent with flags " + std::to_string(flags));
+        }
+        const std::shared_ptr<Capture> capture = event->capture.lock();
+        if (capture != nullptr && !capture->broken) {
+          if (stream->capture == nullptr) {
+            if (handle == nullptr) return cudaErrorStreamCaptureImplicit;
+            stream->capture = capture;
+            stream->capture_after.clear();
+          } else if (stream->capture != capture) {
+            return runtime->BreakCapture(stream, cudaErrorStreamCaptureMerge);
+          }
+          stream->capture_after.insert(event->capture_after.begin(), event->capture_after.end());
+          return cudaSuccess;
+        }
+        if (stream->capture != nullptr) {
+          // A graph can't depend on what isn't in it.
+          return runtime->BreakCapture(stream, cudaErrorStreamCaptureIsolation);
+        }
+        thread->clock += runtime->settings.model.queue_us;
+        if (event->operation != nullptr) runtime->Mark(stream, {event->operation});
+        return cudaSuccess;
+      });
 }
 
 cudaError_t cudaEventCreate(cudaEvent_t* event) {
@@ -183,23 +185,23 @@ cudaError_t cudaEventDestroy(cudaEvent_t handle) {
 cudaError_t cudaEventRecord(cudaEvent_t event_handle, cudaStream_t handle) {
   return Call("cudaEventRecord", CallKind::kDevice,
               [&](Runtime* runtime, ThreadState* thread, Lock*) {
-    Stream* stream = runtime->FindStream(handle);
-    Event* event = runtime->FindEvent(event_handle);
-    if (stream == nullptr || event == nullptr || stream->device != event->device) {
-      return cudaErrorInvalidResourceHandle;
-    }
-    if (stream->capture != nullptr) {
-      event->capture = stream->capture;
-      event->capture_after = stream->capture_after;
-      event->operation = nullptr;
-      return cudaSuccess;
-    }
-    thread->clock += runtime->settings.model.queue_us;
-    event->capture.reset();
-    event->queries = 0;
-    event->operation = runtime->Mark(stream, {});
-    return cudaSuccess;
-  });
+                Stream* stream = runtime->FindStream(handle);
+                Event* event = runtime->FindEvent(event_handle);
+                if (stream == nullptr || event == nullptr || stream->device != event->device) {
+                  return cudaErrorInvalidResourceHandle;
+                }
+                if (stream->capture != nullptr) {
+                  event->capture = stream->capture;
+                  event->capture_after = stream->capture_after;
+                  event->operation = nullptr;
+                  return cudaSuccess;
+                }
+                thread->clock += runtime->settings.model.queue_us;
+                event->capture.reset();
+                event->queries = 0;
+                event->operation = runtime->Mark(stream, {});
+                return cudaSuccess;
+              });
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t handle) {
@@ -216,37 +218,39 @@ cudaError_t cudaEventQuery(cudaEvent_t handle) {
 cudaError_t cudaEventSynchronize(cudaEvent_t handle) {
   return Call("cudaEventSynchronize", CallKind::kDevice,
               [&](Runtime* runtime, ThreadState*, Lock* lock) {
-    const Event* event = runtime->FindEvent(handle);
-    if (event == nullptr) return cudaErrorInvalidResourceHandle;
-    cudaError_t error = runtime->CheckUnsafeInCapture();
-    if (error == cudaSuccess && event->capture.lock() != nullptr) error = cudaErrorCapturedEvent;
-    if (error != cudaSuccess || event->operation == nullptr) return error;
-    // The event may be recorded anew or destroyed while this waits.
-    const OperationPtr operation = event->operation;
-    return runtime->Wait(lock, event->device, operation);
-  });
+                const Event* event = runtime->FindEvent(handle);
+                if (event == nullptr) return cudaErrorInvalidResourceHandle;
+                cudaError_t error = runtime->CheckUnsafeInCapture();
+                if (error == cudaSuccess && event->capture.lock() != nullptr)
+                  error = cudaErrorCapturedEvent;
+                if (error != cudaSuccess || event->operation == nullptr) return error;
+                // The event may be recorded anew or destroyed while this waits.
+                const OperationPtr operation = event->operation;
+                return runtime->Wait(lock, event->device, operation);
+              });
 }
 
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin_handle,
                                  cudaEvent_t end_handle) {
-  return Call("cudaEventElapsedTime", CallKind::kDevice, [&](Runtime* runtime, ThreadState*, Lock*) {
-    const Event* begin = runtime->FindEvent(begin_handle);
-    const Event* end = runtime->FindEvent(end_handle);
-    if (begin == nullptr || end == nullptr || !begin->timing || !end->timing ||
-        begin->operation == nullptr || end->operation == nullptr) {
-      return cudaErrorInvalidResourceHandle;
-    }
-    if (begin->operation->state != Operation::kDone || end->operation->state != Operation::kDone) {
-      return cudaErrorNotReady;
-    }
-    *milliseconds = static_cast<float>((end->operation->end - begin->operation->end) / 1000);
-    return cudaSuccess;
-  });
+  return Call(
+      "cudaEventElapsedTime", CallKind::kDevice, [&](Runtime* runtime, ThreadState*, Lock*) {
+        const Event* begin = runtime->FindEvent(begin_handle);
+        const Event* end = runtime->FindEvent(end_handle);
+        if (begin == nullptr || end == nullptr || !begin->timing || !end->timing ||
+            begin->operation == nullptr || end->operation == nullptr) {
+          return cudaErrorInvalidResourceHandle;
+        }
+        if (begin->operation->state != Operation::kDone ||
+            end->operation->state != Operation::kDone) {
+          return cudaErrorNotReady;
+        }
+        *milliseconds = static_cast<float>((end->operation->end - begin->operation->end) / 1000);
+        return cudaSuccess;
+      });
 }
 
 cudaError_t cudaLaunchHostFunc(cudaStream_t handle, cudaHostFn_t function, void* argument) {
-  return Call("cudaLaunchHostFunc", CallKind::kDevice,
-              [&](Runtime* runtime, ThreadState*, Lock*) {
+  return Call("cudaLaunchHostFunc", CallKind::kDevice, [&](Runtime* runtime, ThreadState*, Lock*) {
     Stream* stream = runtime->FindStream(handle);
     if (stream == nullptr) return cudaErrorInvalidResourceHandle;
     auto work = std::make_shared<Work>();
@@ -266,63 +270,64 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t handle, cudaHostFn_t function, void*
 cudaError_t cudaStreamBeginCapture(cudaStream_t handle, cudaStreamCaptureMode mode) {
   return Call("cudaStreamBeginCapture", CallKind::kDevice,
               [&](Runtime* runtime, ThreadState* thread, Lock*) {
-    Stream* stream = runtime->FindStream(handle);
-    if (stream == nullptr) return cudaErrorInvalidResourceHandle;
-    if (handle == nullptr || handle == cudaStreamLegacy) {
-      return cudaErrorStreamCaptureUnsupported;
-    }
-    if (stream->capture != nullptr) return cudaErrorIllegalState;
-    stream->capture = std::make_shared<Capture>();
-    stream->capture->id = ++runtime->captures;
-    stream->capture->mode = mode;
-    stream->capture->thread = thread->number;
-    stream->capture->origin = stream;
-    stream->capture_after.clear();
-    return cudaSuccess;
-  });
+                Stream* stream = runtime->FindStream(handle);
+                if (stream == nullptr) return cudaErrorInvalidResourceHandle;
+                if (handle == nullptr || handle == cudaStreamLegacy) {
+                  return cudaErrorStreamCaptureUnsupported;
+                }
+                if (stream->capture != nullptr) return cudaErrorIllegalState;
+                stream->capture = std::make_shared<Capture>();
+                stream->capture->id = ++runtime->captures;
+                stream->capture->mode = mode;
+                stream->capture->thread = thread->number;
+                stream->capture->origin = stream;
+                stream->capture_after.clear();
+                return cudaSuccess;
+              });
 }
 
 cudaError_t cudaStreamEndCapture(cudaStream_t handle, cudaGraph_t* graph) {
-  return Call("cudaStreamEndCapture", CallKind::kDevice,
-              [&](Runtime* runtime, ThreadState* thread, Lock*) {
-    *graph = nullptr;
-    Stream* stream = runtime->FindStream(handle);
-    if (stream == nullptr) return cudaErrorInvalidResourceHandle;
-    const std::shared_ptr<Capture> capture = stream->capture;
-    if (capture == nullptr) return cudaErrorIllegalState;
-    if (capture->origin != stream) return runtime->BreakCapture(stream, cudaErrorStreamCaptureUnmatched);
-    if (capture->mode != cudaStreamCaptureModeRelaxed && capture->thread != thread->number) {
-      return cudaErrorStreamCaptureWrongThread;
-    }
-    const std::set<int> joined = WithAncestors(*capture->graph, stream->capture_after);
-    bool all_joined = true;
-    for (const auto& [other_handle, other] : runtime->streams.objects()) {
-      if (other->capture != capture) continue;
-      all_joined = all_joined && std::includes(joined.begin(), joined.end(),
-                                               other->capture_after.begin(),
-                                               other->capture_after.end());
-      other->capture = nullptr;
-      other->capture_after.clear();
-    }
-    if (capture->broken) return cudaErrorStreamCaptureInvalidated;
-    if (!all_joined) return cudaErrorStreamCaptureUnjoined;
-    *graph = runtime->graphs.Add(std::make_unique<Graph>(*capture->graph));
-    return cudaSuccess;
-  });
+  return Call(
+      "cudaStreamEndCapture", CallKind::kDevice, [&](Runtime* runtime, ThreadState* thread, Lock*) {
+        *graph = nullptr;
+        Stream* stream = runtime->FindStream(handle);
+        if (stream == nullptr) return cudaErrorInvalidResourceHandle;
+        const std::shared_ptr<Capture> capture = stream->capture;
+        if (capture == nullptr) return cudaErrorIllegalState;
+        if (capture->origin != stream)
+          return runtime->BreakCapture(stream, cudaErrorStreamCaptureUnmatched);
+        if (capture->mode != cudaStreamCaptureModeRelaxed && capture->thread != thread->number) {
+          return cudaErrorStreamCaptureWrongThread;
+        }
+        const std::set<int> joined = WithAncestors(*capture->graph, stream->capture_after);
+        bool all_joined = true;
+        for (const auto& [other_handle, other] : runtime->streams.objects()) {
+          if (other->capture != capture) continue;
+          all_joined =
+              all_joined && std::includes(joined.begin(), joined.end(),
+                                          other->capture_after.begin(), other->capture_after.end());
+          other->capture = nullptr;
+          other->capture_after.clear();
+        }
+        if (capture->broken) return cudaErrorStreamCaptureInvalidated;
+        if (!all_joined) return cudaErrorStreamCaptureUnjoined;
+        *graph = runtime->graphs.Add(std::make_unique<Graph>(*capture->graph));
+        return cudaSuccess;
+      });
 }
 
 cudaError_t cudaStreamIsCapturing(cudaStream_t handle, cudaStreamCaptureStatus* status) {
   return Call("cudaStreamIsCapturing", CallKind::kDevice,
               [&](Runtime* runtime, ThreadState*, Lock*) {
-    const Stream* stream = runtime->FindStream(handle);
-    if (stream == nullptr) return cudaErrorInvalidResourceHandle;
-    *status = cudaStreamCaptureStatusNone;
-    if (stream->capture != nullptr) {
-      *status = stream->capture->broken ? cudaStreamCaptureStatusInvalidated
-                                        : cudaStreamCaptureStatusActive;
-    }
-    return cudaSuccess;
-  });
+                const Stream* stream = runtime->FindStream(handle);
+                if (stream == nullptr) return cudaErrorInvalidResourceHandle;
+                *status = cudaStreamCaptureStatusNone;
+                if (stream->capture != nullptr) {
+                  *status = stream->capture->broken ? cudaStreamCaptureStatusInvalidated
+                                                    : cudaStreamCaptureStatusActive;
+                }
+                return cudaSuccess;
+              });
 }
 
 cudaError_t cudaStreamGetCaptureInfo(cudaStream_t handle, cudaStreamCaptureStatus* status,
@@ -331,15 +336,15 @@ cudaError_t cudaStreamGetCaptureInfo(cudaStream_t handle, cudaStreamCaptureStatu
                                      const cudaGraphEdgeData** edges, size_t* count) {
   const cudaError_t error = cudaStreamIsCapturing(handle, status);
   if (error != cudaSuccess) return error;
-  return Call("cudaStreamGetCaptureInfo", CallKind::kPlain,
-              [&](Runtime* runtime, ThreadState*, Lock*) {
-    if (graph != nullptr || dependencies != nullptr || edges != nullptr || count != nullptr) {
-      return runtime->Refuse("cudaStreamGetCaptureInfo of the graph or its edges");
-    }
-    const Stream* stream = runtime->FindStream(handle);
-    if (id != nullptr && stream->capture != nullptr) *id = stream->capture->id;
-    return cudaSuccess;
-  });
+  return Call(
+      "cudaStreamGetCaptureInfo", CallKind::kPlain, [&](Runtime* runtime, ThreadState*, Lock*) {
+        if (graph != nullptr || dependencies != nullptr || edges != nullptr || count != nullptr) {
+          return runtime->Refuse("cudaStreamGetCaptureInfo of the graph or its edges");
+        }
+        const Stream* stream = runtime->FindStream(handle);
+        if (id != nullptr && stream->capture != nullptr) *id = stream->capture->id;
+        return cudaSuccess;
+      });
 }
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph,
@@ -359,37 +364,38 @@ cudaError_t cudaGraphUpload(cudaGraphExec_t handle, cudaStream_t) {
 }
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec_handle, cudaStream_t handle) {
-  return Call("cudaGraphLaunch", CallKind::kDevice,
-              [&](Runtime* runtime, ThreadState* thread, Lock*) {
-    GraphExec* exec = runtime->graph_execs.Find(exec_handle);
-    Stream* stream = runtime->FindStream(handle);
-    if (stream == nullptr) return cudaErrorInvalidResourceHandle;
-    if (exec == nullptr) {
-      runtime->Tell("an instantiated graph is launched that was destroyed or never made");
-      return cudaErrorInvalidValue;
-    }
-    if (stream->capture != nullptr) {
-      return runtime->Refuse("cudaGraphLaunch into a stream that is being captured");
-    }
-    thread->clock += runtime->settings.model.queue_us;
-    // Launches of the same graph run one after the other.
-    std::vector<OperationPtr> after = runtime->ImpliedWaits(stream);
-    if (exec->last != nullptr) after.push_back(exec->last);
-    exec->last = runtime->queues.AddGraph(
-        stream->queue, *exec->graph, std::move(after), thread->clock,
-        [runtime](const Work& work) { return runtime->FaultOf(work); });
-    stream->queries = 0;
-    runtime->queues.Advance();
-    return cudaSuccess;
-  });
+  return Call(
+      "cudaGraphLaunch", CallKind::kDevice, [&](Runtime* runtime, ThreadState* thread, Lock*) {
+        GraphExec* exec = runtime->graph_execs.Find(exec_handle);
+        Stream* stream = runtime->FindStream(handle);
+        if (stream == nullptr) return cudaErrorInvalidResourceHandle;
+        if (exec == nullptr) {
+          runtime->Tell("an instantiated graph is launched that was destroyed or never made");
+          return cudaErrorInvalidValue;
+        }
+        if (stream->capture != nullptr) {
+          return runtime->Refuse("cudaGraphLaunch into a stream that is being captured");
+        }
+        thread->clock += runtime->settings.model.queue_us;
+        // Launches of the same graph run one after the other.
+        std::vector<OperationPtr> after = runtime->ImpliedWaits(stream);
+        if (exec->last != nullptr) after.push_back(exec->last);
+        exec->last = runtime->queues.AddGraph(
+            stream->queue, *exec->graph, std::move(after), thread->clock,
+            [runtime](const Work& work) { return runtime->FaultOf(work); });
+        stream->queries = 0;
+        runtime->queues.Advance();
+        return cudaSuccess;
+      });
 }
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t handle) {
-  return Call("cudaGraphExecDestroy", CallKind::kRelease, [&](Runtime* runtime, ThreadState*, Lock*) {
-    if (runtime->graph_execs.Find(handle) == nullptr) return cudaErrorInvalidValue;
-    runtime->graph_execs.Remove(handle);
-    return cudaSuccess;
-  });
+  return Call("cudaGraphExecDestroy", CallKind::kRelease,
+              [&](Runtime* runtime, ThreadState*, Lock*) {
+                if (runtime->graph_execs.Find(handle) == nullptr) return cudaErrorInvalidValue;
+                runtime->graph_execs.Remove(handle);
+                return cudaSuccess;
+              });
 }
 
 cudaError_t cudaGraphDestroy(cudaGraph_t handle) {

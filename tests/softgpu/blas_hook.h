@@ -32,8 +32,8 @@ class DeviceAccess {
 };
 
 struct BlasWork {
-  std::string name;  // For reports: "cublasSgemm_v2 of 3 x 5 x 4".
-  double tflop = 0;  // 1e12 operations,
+  std::string name;       // For reports: "cublasSgemm_v2 of 3 x 5 x 4".
+  double tflop = 0;       // 1e12 operations,
   int element_bytes = 4;  // on elements of this size,
   uint64_t bytes = 0;     // and the memory that they touch.
   std::function<void(DeviceAccess* access)> run;

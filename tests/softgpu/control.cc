@@ -33,7 +33,8 @@ bool Narrow(void* pointer, size_t used, void* stream) {
 }
 
 void SpendHostTime(const std::string& name, double microseconds, uint64_t bytes) {
-  static auto* const spend = Find<void(const char*, double, uint64_t)>("__cudaSoftgpuSpendHostTime");
+  static auto* const spend =
+      Find<void(const char*, double, uint64_t)>("__cudaSoftgpuSpendHostTime");
   if (spend != nullptr) spend(name.c_str(), microseconds, bytes);
 }
 

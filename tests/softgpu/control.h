@@ -35,10 +35,10 @@ std::string Set(const std::string& name, const std::string& value);
 // "" on a real GPU.
 std::string Get(const std::string& name);
 
-// For programs that hand out device memory themselves; see docs/software-gpu.md. In the order of the
-// stream: the block at `pointer`, which cudaMalloc gave, was handed out anew for `used` bytes (they
-// are uninitialised again), or let go if `used` is 0. False where no such block begins there, and on
-// a real GPU. A program without this header finds it by dlsym as
+// For programs that hand out device memory themselves; see docs/software-gpu.md. In the order of
+// the stream: the block at `pointer`, which cudaMalloc gave, was handed out anew for `used` bytes
+// (they are uninitialised again), or let go if `used` is 0. False where no such block begins there,
+// and on a real GPU. A program without this header finds it by dlsym as
 //   int __cudaSoftgpuNarrow(void* pointer, size_t used, cudaStream_t stream);
 bool Narrow(void* pointer, size_t used, void* stream);
 

@@ -49,16 +49,20 @@ cublasStatus_t Refuse(const std::string& what) {
 
 size_t SizeOf(cudaDataType type) {
   switch (type) {
-    case CUDA_R_64F: return 8;
-    case CUDA_R_32F: return 4;
+    case CUDA_R_64F:
+      return 8;
+    case CUDA_R_32F:
+      return 4;
     case CUDA_R_16F:
-    case CUDA_R_16BF: return 2;
-    default: return 0;
+    case CUDA_R_16BF:
+      return 2;
+    default:
+      return 0;
   }
 }
 
-// C[m,n] = alpha op(A)[m,k] op(B)[k,n] + beta C, `batch` times; matrices are stored by columns, `ld`
-// elements from one to the next.
+// C[m,n] = alpha op(A)[m,k] op(B)[k,n] + beta C, `batch` times; matrices are stored by columns,
+// `ld` elements from one to the next.
 struct Product {
   bool transpose_a, transpose_b;
   int64_t m, n, k;
@@ -161,8 +165,12 @@ void RunOne(const Product& p, DeviceAccess* access, const void* a, const void* b
   };
   const bool to_float = p.c_type == CUDA_R_32F;
   switch (p.ab_type) {
-    case CUDA_R_64F: multiply(double(), double(), double()); break;
-    case CUDA_R_32F: multiply(float(), float(), float()); break;
+    case CUDA_R_64F:
+      multiply(double(), double(), double());
+      break;
+    case CUDA_R_32F:
+      multiply(float(), float(), float());
+      break;
     case CUDA_R_16F:
       to_float ? multiply(Half(), float(), float()) : multiply(Half(), Half(), float());
       break;
@@ -203,8 +211,8 @@ cublasStatus_t Queue(const char* function, cublasHandle_t handle, const Product&
   if (p.batch != 1) work.name += ", " + std::to_string(p.batch) + " times";
   work.tflop = 2e-12 * p.m * p.n * p.k * p.batch;
   work.element_bytes = static_cast<int>(SizeOf(p.ab_type));
-  work.bytes = p.batch * ((p.m * p.k + p.k * p.n) * SizeOf(p.ab_type) +
-                          p.m * p.n * SizeOf(p.c_type));
+  work.bytes =
+      p.batch * ((p.m * p.k + p.k * p.n) * SizeOf(p.ab_type) + p.m * p.n * SizeOf(p.c_type));
   work.run = [p](DeviceAccess* access) { RunAll(p, access); };
   return __cudaSoftgpuBlas(handle->stream, work) == cudaSuccess ? CUBLAS_STATUS_SUCCESS
                                                                 : CUBLAS_STATUS_EXECUTION_FAILED;
@@ -217,10 +225,9 @@ cublasStatus_t SetTypes(const char* function, cublasHandle_t handle, cudaDataTyp
   const bool by_double = compute == CUBLAS_COMPUTE_64F || compute == CUBLAS_COMPUTE_64F_PEDANTIC;
   const bool by_float = compute == CUBLAS_COMPUTE_32F || compute == CUBLAS_COMPUTE_32F_PEDANTIC ||
                         compute == CUBLAS_COMPUTE_32F_FAST_TF32;
-  const bool known =
-      (by_double && a == CUDA_R_64F && c == a) ||
-      (by_float && (a == CUDA_R_32F || a == CUDA_R_16F || a == CUDA_R_16BF) &&
-       (c == a || c == CUDA_R_32F));
+  const bool known = (by_double && a == CUDA_R_64F && c == a) ||
+                     (by_float && (a == CUDA_R_32F || a == CUDA_R_16F || a == CUDA_R_16BF) &&
+                      (c == a || c == CUDA_R_32F));
   if (a != b || !known) {
     return Refuse(std::string(function) + " of types " + std::to_string(a) + ", " +
                   std::to_string(b) + " and " + std::to_string(c) + ", computed in " +
@@ -382,16 +389,26 @@ cublasStatus_t cublasGetVersion_v2(cublasHandle_t, int* version) {
 
 const char* cublasGetStatusName(cublasStatus_t status) {
   switch (status) {
-    case CUBLAS_STATUS_SUCCESS: return "CUBLAS_STATUS_SUCCESS";
-    case CUBLAS_STATUS_NOT_INITIALIZED: return "CUBLAS_STATUS_NOT_INITIALIZED";
-    case CUBLAS_STATUS_ALLOC_FAILED: return "CUBLAS_STATUS_ALLOC_FAILED";
-    case CUBLAS_STATUS_INVALID_VALUE: return "CUBLAS_STATUS_INVALID_VALUE";
-    case CUBLAS_STATUS_ARCH_MISMATCH: return "CUBLAS_STATUS_ARCH_MISMATCH";
-    case CUBLAS_STATUS_MAPPING_ERROR: return "CUBLAS_STATUS_MAPPING_ERROR";
-    case CUBLAS_STATUS_EXECUTION_FAILED: return "CUBLAS_STATUS_EXECUTION_FAILED";
-    case CUBLAS_STATUS_INTERNAL_ERROR: return "CUBLAS_STATUS_INTERNAL_ERROR";
-    case CUBLAS_STATUS_NOT_SUPPORTED: return "CUBLAS_STATUS_NOT_SUPPORTED";
-    case CUBLAS_STATUS_LICENSE_ERROR: return "CUBLAS_STATUS_LICENSE_ERROR";
+    case CUBLAS_STATUS_SUCCESS:
+      return "CUBLAS_STATUS_SUCCESS";
+    case CUBLAS_STATUS_NOT_INITIALIZED:
+      return "CUBLAS_STATUS_NOT_INITIALIZED";
+    case CUBLAS_STATUS_ALLOC_FAILED:
+      return "CUBLAS_STATUS_ALLOC_FAILED";
+    case CUBLAS_STATUS_INVALID_VALUE:
+      return "CUBLAS_STATUS_INVALID_VALUE";
+    case CUBLAS_STATUS_ARCH_MISMATCH:
+      return "CUBLAS_STATUS_ARCH_MISMATCH";
+    case CUBLAS_STATUS_MAPPING_ERROR:
+      return "CUBLAS_STATUS_MAPPING_ERROR";
+    case CUBLAS_STATUS_EXECUTION_FAILED:
+      return "CUBLAS_STATUS_EXECUTION_FAILED";
+    case CUBLAS_STATUS_INTERNAL_ERROR:
+      return "CUBLAS_STATUS_INTERNAL_ERROR";
+    case CUBLAS_STATUS_NOT_SUPPORTED:
+      return "CUBLAS_STATUS_NOT_SUPPORTED";
+    case CUBLAS_STATUS_LICENSE_ERROR:
+      return "CUBLAS_STATUS_LICENSE_ERROR";
   }
   return "an unknown cublasStatus_t";
 }
@@ -428,8 +445,8 @@ cublasStatus_t cublasSgemmStridedBatched(cublasHandle_t handle, cublasOperation_
                                          long long stride_b, const float* beta, float* c, int ldc,
                                          long long stride_c, int batch) {
   return Gemm("cublasSgemmStridedBatched", handle, op_a, op_b,
-              {m, n, k, lda, ldb, ldc, stride_a, stride_b, stride_c, batch}, alpha, a, CUDA_R_32F, b,
-              CUDA_R_32F, beta, c, CUDA_R_32F, CUBLAS_COMPUTE_32F);
+              {m, n, k, lda, ldb, ldc, stride_a, stride_b, stride_c, batch}, alpha, a, CUDA_R_32F,
+              b, CUDA_R_32F, beta, c, CUDA_R_32F, CUBLAS_COMPUTE_32F);
 }
 
 cublasStatus_t cublasDgemmStridedBatched(cublasHandle_t handle, cublasOperation_t op_a,
@@ -439,8 +456,8 @@ cublasStatus_t cublasDgemmStridedBatched(cublasHandle_t handle, cublasOperation_
                                          long long stride_b, const double* beta, double* c, int ldc,
                                          long long stride_c, int batch) {
   return Gemm("cublasDgemmStridedBatched", handle, op_a, op_b,
-              {m, n, k, lda, ldb, ldc, stride_a, stride_b, stride_c, batch}, alpha, a, CUDA_R_64F, b,
-              CUDA_R_64F, beta, c, CUDA_R_64F, CUBLAS_COMPUTE_64F);
+              {m, n, k, lda, ldb, ldc, stride_a, stride_b, stride_c, batch}, alpha, a, CUDA_R_64F,
+              b, CUDA_R_64F, beta, c, CUDA_R_64F, CUBLAS_COMPUTE_64F);
 }
 
 cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t handle, cublasOperation_t op_a,
@@ -462,9 +479,9 @@ cublasStatus_t cublasGemmBatchedEx(cublasHandle_t handle, cublasOperation_t op_a
                                    const void* const b[], cudaDataType b_type, int ldb,
                                    const void* beta, void* const c[], cudaDataType c_type, int ldc,
                                    int batch, cublasComputeType_t compute, cublasGemmAlgo_t) {
-  return Gemm("cublasGemmBatchedEx", handle, op_a, op_b,
-              {m, n, k, lda, ldb, ldc, 0, 0, 0, batch}, alpha, a, a_type, b, b_type, beta,
-              const_cast<void**>(c), c_type, compute, /*pointers=*/true);
+  return Gemm("cublasGemmBatchedEx", handle, op_a, op_b, {m, n, k, lda, ldb, ldc, 0, 0, 0, batch},
+              alpha, a, a_type, b, b_type, beta, const_cast<void**>(c), c_type, compute,
+              /*pointers=*/true);
 }
 
 cublasStatus_t cublasSgemv_v2(cublasHandle_t handle, cublasOperation_t op, int m, int n,

@@ -25,13 +25,21 @@ using testing::HasSubstr;
 template <typename T>
 cudaDataType TypeOf();
 template <>
-cudaDataType TypeOf<double>() { return CUDA_R_64F; }
+cudaDataType TypeOf<double>() {
+  return CUDA_R_64F;
+}
 template <>
-cudaDataType TypeOf<float>() { return CUDA_R_32F; }
+cudaDataType TypeOf<float>() {
+  return CUDA_R_32F;
+}
 template <>
-cudaDataType TypeOf<__half>() { return CUDA_R_16F; }
+cudaDataType TypeOf<__half>() {
+  return CUDA_R_16F;
+}
 template <>
-cudaDataType TypeOf<__nv_bfloat16>() { return CUDA_R_16BF; }
+cudaDataType TypeOf<__nv_bfloat16>() {
+  return CUDA_R_16BF;
+}
 
 double ToDouble(double x) { return x; }
 double ToDouble(float x) { return x; }
@@ -39,11 +47,17 @@ double ToDouble(__half x) { return __half2float(x); }
 double ToDouble(__nv_bfloat16 x) { return __bfloat162float(x); }
 
 template <typename T>
-T FromDouble(double x) { return static_cast<T>(x); }
+T FromDouble(double x) {
+  return static_cast<T>(x);
+}
 template <>
-__half FromDouble(double x) { return __float2half(static_cast<float>(x)); }
+__half FromDouble(double x) {
+  return __float2half(static_cast<float>(x));
+}
 template <>
-__nv_bfloat16 FromDouble(double x) { return __float2bfloat16(static_cast<float>(x)); }
+__nv_bfloat16 FromDouble(double x) {
+  return __float2bfloat16(static_cast<float>(x));
+}
 
 class CublasTest : public testing::Test {
  protected:
@@ -73,8 +87,8 @@ class CublasTest : public testing::Test {
   template <typename T>
   std::vector<T> ToHost(const T* device, size_t n) {
     std::vector<T> host(n);
-    EXPECT_EQ(cudaSuccess, cudaMemcpyAsync(host.data(), device, n * sizeof(T),
-                                           cudaMemcpyDeviceToHost, stream_));
+    EXPECT_EQ(cudaSuccess,
+              cudaMemcpyAsync(host.data(), device, n * sizeof(T), cudaMemcpyDeviceToHost, stream_));
     EXPECT_EQ(cudaSuccess, cudaStreamSynchronize(stream_));
     return host;
   }
@@ -116,14 +130,17 @@ TYPED_TEST(CublasGemmTest, EveryTranspositionSizeAndScale) {
   struct {
     int m, n, k, pad;
     double alpha, beta;
-  } cases[] = {{1, 1, 1, 0, 1, 0}, {3, 5, 7, 2, 0.5, 2}, {17, 4, 33, 0, 1, 1}, {8, 9, 16, 1, 0, 1},
+  } cases[] = {{1, 1, 1, 0, 1, 0},
+               {3, 5, 7, 2, 0.5, 2},
+               {17, 4, 33, 0, 1, 1},
+               {8, 9, 16, 1, 0, 1},
                {5, 6, 0, 0, 1, 0.5}};
   for (const auto& test : cases) {
     for (int ops = 0; ops < 4; ++ops) {
       const bool ta = ops & 1;
       const bool tb = ops & 2;
-      SCOPED_TRACE(testing::Message() << test.m << " x " << test.n << " x " << test.k << ", ops "
-                                      << ops);
+      SCOPED_TRACE(testing::Message()
+                   << test.m << " x " << test.n << " x " << test.k << ", ops " << ops);
       constexpr int kBatch = 3;
       const int lda = std::max(1, (ta ? test.k : test.m) + test.pad);
       const int ldb = std::max(1, (tb ? test.n : test.k) + test.pad);
@@ -180,11 +197,11 @@ TEST_F(CublasTest, TheCallsForFloatAndDouble) {
   ASSERT_BLAS_OK(cublasSgemm(handle_, CUBLAS_OP_N, CUBLAS_OP_N, 2, 1, 3, &one, device_a, 2,
                              device_x, 3, &zero, y, 2));
   EXPECT_THAT(ToHost(y, 4), testing::ElementsAre(531, 642, 1, 1));
-  ASSERT_BLAS_OK(cublasSgemv(handle_, CUBLAS_OP_N, 2, 3, &one, device_a, 2, device_x, 1, &two, y,
-                             2));
+  ASSERT_BLAS_OK(
+      cublasSgemv(handle_, CUBLAS_OP_N, 2, 3, &one, device_a, 2, device_x, 1, &two, y, 2));
   EXPECT_THAT(ToHost(y, 4), testing::ElementsAre(3 * 531, 642, 2 + 642, 1));
-  ASSERT_BLAS_OK(cublasSgemv(handle_, CUBLAS_OP_T, 2, 3, &one, device_a, 2, device_x, 2, &zero, y,
-                             1));
+  ASSERT_BLAS_OK(
+      cublasSgemv(handle_, CUBLAS_OP_T, 2, 3, &one, device_a, 2, device_x, 2, &zero, y, 1));
   EXPECT_THAT(ToHost(y, 4), testing::ElementsAre(201, 403, 605, 1));
   ASSERT_BLAS_OK(cublasSscal(handle_, 2, &two, y, 2));
   EXPECT_THAT(ToHost(y, 4), testing::ElementsAre(402, 403, 1210, 1));
@@ -222,8 +239,8 @@ TEST_F(CublasTest, ScalesAreReadAtTheCallAndWorkWhenTheStreamRuns) {
   float* const x = ToDevice(std::vector<float>{2});
   float* const y = ToDevice(std::vector<float>{0});
   float alpha = 3, beta = 0;
-  ASSERT_BLAS_OK(cublasSgemm(handle_, CUBLAS_OP_N, CUBLAS_OP_N, 1, 1, 1, &alpha, x, 1, x, 1, &beta,
-                             y, 1));
+  ASSERT_BLAS_OK(
+      cublasSgemm(handle_, CUBLAS_OP_N, CUBLAS_OP_N, 1, 1, 1, &alpha, x, 1, x, 1, &beta, y, 1));
   alpha = 100;
   EXPECT_THAT(ToHost(y, 1), testing::ElementsAre(12));
 }
@@ -232,14 +249,14 @@ TEST_F(CublasTest, IsCapturedIntoGraphs) {
   float* const x = ToDevice(std::vector<float>{2});
   float* const y = ToDevice(std::vector<float>{1});
   const float one = 1;
-  ASSERT_BLAS_OK(cublasSgemm(handle_, CUBLAS_OP_N, CUBLAS_OP_N, 1, 1, 1, &one, x, 1, x, 1, &one, y,
-                             1));
+  ASSERT_BLAS_OK(
+      cublasSgemm(handle_, CUBLAS_OP_N, CUBLAS_OP_N, 1, 1, 1, &one, x, 1, x, 1, &one, y, 1));
   ASSERT_CUDA_OK(cudaStreamSynchronize(stream_));
   cudaGraph_t graph;
   cudaGraphExec_t exec;
   ASSERT_CUDA_OK(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
-  ASSERT_BLAS_OK(cublasSgemm(handle_, CUBLAS_OP_N, CUBLAS_OP_N, 1, 1, 1, &one, x, 1, x, 1, &one, y,
-                             1));
+  ASSERT_BLAS_OK(
+      cublasSgemm(handle_, CUBLAS_OP_N, CUBLAS_OP_N, 1, 1, 1, &one, x, 1, x, 1, &one, y, 1));
   ASSERT_CUDA_OK(cudaStreamEndCapture(stream_, &graph));
   ASSERT_CUDA_OK(cudaGraphInstantiate(&exec, graph, 0));
   for (int i = 0; i < 3; ++i) ASSERT_CUDA_OK(cudaGraphLaunch(exec, stream_));
@@ -267,12 +284,12 @@ TEST_F(CublasTest, ItsMemoryIsChecked) {
   ASSERT_CUDA_OK(cudaMalloc(&fresh, 16));
   allocated_.push_back(fresh);
   float* const c = static_cast<float*>(fresh);
-  ASSERT_BLAS_OK(cublasSgemm(handle_, CUBLAS_OP_N, CUBLAS_OP_N, 2, 1, 2, &one, x, 2, x, 2, &zero, c,
-                             2));
+  ASSERT_BLAS_OK(
+      cublasSgemm(handle_, CUBLAS_OP_N, CUBLAS_OP_N, 2, 1, 2, &one, x, 2, x, 2, &zero, c, 2));
   ASSERT_CUDA_OK(cudaStreamSynchronize(stream_));
   // Here it is, and two of its elements aren't there.
-  ASSERT_BLAS_OK(cublasSgemm(handle_, CUBLAS_OP_N, CUBLAS_OP_N, 2, 2, 2, &one, x, 2, x, 2, &one, c,
-                             2));
+  ASSERT_BLAS_OK(
+      cublasSgemm(handle_, CUBLAS_OP_N, CUBLAS_OP_N, 2, 2, 2, &one, x, 2, x, 2, &one, c, 2));
   EXPECT_NE(cudaSuccess, cudaStreamSynchronize(stream_));
   EXPECT_THAT(Get("reports"), HasSubstr("cublasSgemm_v2 of 2 x 2 x 2"));
   EXPECT_EQ(CUBLAS_STATUS_EXECUTION_FAILED, cublasSetStream(handle_, stream_));
@@ -288,12 +305,12 @@ TEST_F(CublasTest, Tf32RoundsWhereItIsAllowedOnly) {
   float* const x = ToDevice(std::vector<float>{1 + 0x1p-12f});
   float* const y = ToDevice(std::vector<float>{1});
   const float one = 1, zero = 0;
-  ASSERT_BLAS_OK(cublasSgemm(handle_, CUBLAS_OP_N, CUBLAS_OP_N, 1, 1, 1, &one, x, 1, y, 1, &zero, y,
-                             1));
+  ASSERT_BLAS_OK(
+      cublasSgemm(handle_, CUBLAS_OP_N, CUBLAS_OP_N, 1, 1, 1, &one, x, 1, y, 1, &zero, y, 1));
   EXPECT_THAT(ToHost(y, 1), testing::ElementsAre(1 + 0x1p-12f));
   ASSERT_BLAS_OK(cublasSetMathMode(handle_, CUBLAS_TF32_TENSOR_OP_MATH));
-  ASSERT_BLAS_OK(cublasSgemm(handle_, CUBLAS_OP_N, CUBLAS_OP_N, 1, 1, 1, &one, x, 1, y, 1, &zero, y,
-                             1));
+  ASSERT_BLAS_OK(
+      cublasSgemm(handle_, CUBLAS_OP_N, CUBLAS_OP_N, 1, 1, 1, &one, x, 1, y, 1, &zero, y, 1));
   EXPECT_THAT(ToHost(y, 1), testing::ElementsAre(1));
 }
 
@@ -306,10 +323,10 @@ TEST_F(CublasTest, FaultsAndUnknownTypesAreErrors) {
             cublasSgemm(handle_, CUBLAS_OP_N, CUBLAS_OP_N, 1, 1, 1, &one, x, 1, x, 1, &one, x, 1));
   ASSERT_EQ("", Set("FAULT", ""));
   ASSERT_EQ("", Set("ON_REPORT", "error"));
-  EXPECT_EQ(CUBLAS_STATUS_NOT_SUPPORTED,
-            cublasGemmEx(handle_, CUBLAS_OP_N, CUBLAS_OP_N, 1, 1, 1, &one, x, CUDA_R_8I, 1, x,
-                         CUDA_R_8I, 1, &one, x, CUDA_R_32I, 1, CUBLAS_COMPUTE_32I,
-                         CUBLAS_GEMM_DEFAULT));
+  EXPECT_EQ(
+      CUBLAS_STATUS_NOT_SUPPORTED,
+      cublasGemmEx(handle_, CUBLAS_OP_N, CUBLAS_OP_N, 1, 1, 1, &one, x, CUDA_R_8I, 1, x, CUDA_R_8I,
+                   1, &one, x, CUDA_R_32I, 1, CUBLAS_COMPUTE_32I, CUBLAS_GEMM_DEFAULT));
   EXPECT_THAT(Get("reports"), HasSubstr("cublasGemmEx of types"));
   Set("ON_REPORT", "exit");
 }

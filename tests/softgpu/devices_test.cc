@@ -48,8 +48,8 @@ class DevicesTest : public testing::Test {
 
   std::vector<float> ToHost(int i) {
     std::vector<float> host(kN);
-    EXPECT_EQ(cudaSuccess, cudaMemcpyAsync(host.data(), memory_[i], kBytes, cudaMemcpyDefault,
-                                           stream_[i]));
+    EXPECT_EQ(cudaSuccess,
+              cudaMemcpyAsync(host.data(), memory_[i], kBytes, cudaMemcpyDefault, stream_[i]));
     return host;
   }
 

@@ -50,9 +50,9 @@ bool Decompress(const Entry& entry, const char* payload, std::string* text, std:
     }
   } else if (entry.flags & kFlagLz4) {
     text->resize(entry.bytes);
-    const int n = LZ4_decompress_safe(payload, &(*text)[0],
-                                      static_cast<int>(entry.compressed_bytes),
-                                      static_cast<int>(entry.bytes));
+    const int n =
+        LZ4_decompress_safe(payload, &(*text)[0], static_cast<int>(entry.compressed_bytes),
+                            static_cast<int>(entry.bytes));
     if (n < 0 || static_cast<uint64_t>(n) != entry.bytes) {
       *error = "its LZ4 data is damaged";
       return false;

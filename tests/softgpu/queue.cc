@@ -130,16 +130,15 @@ OperationPtr Queues::AddGraph(Queue* queue, const Graph& graph, std::vector<Oper
     for (int i : node.after) {
       if (branch_of[i] != branch) waits.push_back(operations[i]);
     }
-    const OperationPtr operation =
-        Add(branch == 0 ? queue : queue->branches[branch - 1], node.work, std::move(waits), now,
-            fault(*node.work));
+    const OperationPtr operation = Add(branch == 0 ? queue : queue->branches[branch - 1], node.work,
+                                       std::move(waits), now, fault(*node.work));
     operation->in_graph = true;
     operations.push_back(operation);
     branch_of.push_back(branch);
     branch_last[branch] = operation;
   }
-  return Add(queue, nullptr,
-             std::vector<OperationPtr>(branch_last.begin() + 1, branch_last.end()), now);
+  return Add(queue, nullptr, std::vector<OperationPtr>(branch_last.begin() + 1, branch_last.end()),
+             now);
 }
 
 bool Queues::MayRun(const Operation& operation) const {
@@ -321,8 +320,7 @@ bool Queues::UsesPinned(uint64_t address, uint64_t bytes) const {
   for (const auto& queue : queues_) {
     for (const OperationPtr& operation : queue->waiting) {
       const Work* work = operation->work.get();
-      if (work != nullptr && work->pinned_address != 0 &&
-          work->pinned_address < address + bytes &&
+      if (work != nullptr && work->pinned_address != 0 && work->pinned_address < address + bytes &&
           address < work->pinned_address + work->bytes) {
         return true;
       }
@@ -341,8 +339,9 @@ void Queues::HostFunctionThread() {
     const OperationPtr operation = host_functions_.front();
     host_functions_.pop_front();
     if (operation->state != Operation::kDone) {
+      const std::chrono::milliseconds delay = HostFunctionDelay(settings_->order);
       lock.unlock();
-      std::this_thread::sleep_for(HostFunctionDelay(settings_->order));
+      std::this_thread::sleep_for(delay);
       lock.lock();
       Wait(&lock, operation);
       Advance();

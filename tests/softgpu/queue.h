@@ -57,9 +57,9 @@ struct Operation {
   std::vector<std::shared_ptr<Operation>> after;  // Those of other queues.
   enum { kWaiting, kRunning, kDone } state = kWaiting;
   bool in_graph = false;
-  int lose_device = 0;  // A cudaError_t: instead of running.
-  double queued = 0;    // By the queueing thread's clock.
-  double end = 0;       // Simulated; when done.
+  int lose_device = 0;                      // A cudaError_t: instead of running.
+  double queued = 0;                        // By the queueing thread's clock.
+  double end = 0;                           // Simulated; when done.
   std::shared_ptr<const Clock> host_clock;  // What the host knew when it queued it.
   Clock clock;                              // When done: what one knows after it. For race checks.
 };
@@ -96,8 +96,7 @@ class Queues {
     std::function<int(int device)> lost;
     std::function<void(int device, const Report& report, int error)> lose;
   };
-  Queues(const Settings* settings, Memory* memory, Timeline* timeline, std::mutex* mu,
-         Hooks hooks);
+  Queues(const Settings* settings, Memory* memory, Timeline* timeline, std::mutex* mu, Hooks hooks);
 
   Queue* Create(int device, std::string name);
   void Destroy(Queue* queue);

@@ -132,8 +132,7 @@ TEST_P(RaceInOrderTest, AHostFunctionTellsTheHost) {
   Add(device_[0], device_[1], kN, 1, a_);
   volatile bool called = false;
   ASSERT_CUDA_OK(cudaLaunchHostFunc(
-      a_, [](void* p) { *static_cast<volatile bool*>(p) = true; },
-      const_cast<bool*>(&called)));
+      a_, [](void* p) { *static_cast<volatile bool*>(p) = true; }, const_cast<bool*>(&called)));
   ASSERT_CUDA_OK(cudaStreamSynchronize(a_));
   EXPECT_TRUE(called);
   Add(device_[1], device_[2], kN, 1, b_);

@@ -27,13 +27,19 @@ Memory::Options MemoryOptions(const Settings& settings) {
 
 cudaError_t ErrorOf(const Report& report) {
   switch (report.kind) {
-    case Report::kMisaligned: return cudaErrorMisalignedAddress;
-    case Report::kBudget: return cudaErrorLaunchTimeout;
-    case Report::kAssert: return cudaErrorAssert;
-    case Report::kLaunch: return cudaErrorInvalidConfiguration;
+    case Report::kMisaligned:
+      return cudaErrorMisalignedAddress;
+    case Report::kBudget:
+      return cudaErrorLaunchTimeout;
+    case Report::kAssert:
+      return cudaErrorAssert;
+    case Report::kLaunch:
+      return cudaErrorInvalidConfiguration;
     case Report::kBarrier:
-    case Report::kUnsupported: return cudaErrorLaunchFailure;
-    default: return cudaErrorIllegalAddress;
+    case Report::kUnsupported:
+      return cudaErrorLaunchFailure;
+    default:
+      return cudaErrorIllegalAddress;
   }
 }
 
@@ -41,10 +47,9 @@ cudaError_t ErrorOf(const Report& report) {
 
 ThreadState& CurrentThread() {
   static std::atomic<int> threads{0};
-  static thread_local ThreadState* state = nullptr;
-  // Never destroyed, since destructors of other thread-local objects may call CUDA.
-  if (state == nullptr) state = new ThreadState{threads++, 0, cudaSuccess, 0, false, {}};
-  return *state;
+  static thread_local ThreadState state;
+  if (state.number < 0) state.number = threads++;
+  return state;
 }
 
 Registry& Registry::Get() {
@@ -70,11 +75,10 @@ Runtime* Runtime::Existing() { return existing; }
 Runtime::Runtime()
     : settings(SettingsFromEnvironment()),
       memory(MemoryOptions(settings)),
-      queues(&settings, &memory, &timeline, &mu,
-             {[this](int device) { return devices[device].lost; },
-              [this](int device, const Report& report, int error) {
-                Lose(device, report, error);
-              }}),
+      queues(
+          &settings, &memory, &timeline, &mu,
+          {[this](int device) { return devices[device].lost; },
+           [this](int device, const Report& report, int error) { Lose(device, report, error); }}),
       devices(settings.devices) {
   if (!settings.timeline_path.empty() && !timeline.LogTo(settings.timeline_path)) {
     std::fprintf(stderr, "software GPU: can't write %s: %m\n", settings.timeline_path.c_str());
@@ -179,8 +183,7 @@ cudaError_t Runtime::Queue(Stream* stream, std::shared_ptr<const Work> work) {
 
 OperationPtr Runtime::Mark(Stream* stream, std::vector<OperationPtr> after) {
   for (OperationPtr& other : ImpliedWaits(stream)) after.push_back(std::move(other));
-  OperationPtr mark =
-      queues.Add(stream->queue, nullptr, std::move(after), CurrentThread().clock);
+  OperationPtr mark = queues.Add(stream->queue, nullptr, std::move(after), CurrentThread().clock);
   queues.Advance();
   return mark;
 }
@@ -305,9 +308,9 @@ std::string Runtime::Leaks() const {
   std::string text;
   for (const Memory::Allocation& a : memory.Live()) {
     text += std::to_string(a.bytes) + " bytes " +
-            (a.device == Memory::kHost ? std::string(a.registered ? "of registered" : "of pinned") +
-                                             " host memory"
-                                       : "on device " + std::to_string(a.device)) +
+            (a.device == Memory::kHost
+                 ? std::string(a.registered ? "of registered" : "of pinned") + " host memory"
+                 : "on device " + std::to_string(a.device)) +
             " (allocation " + std::to_string(a.number) + ")\n";
   }
   const auto count = [&text](size_t n, const char* what) {

@@ -23,20 +23,24 @@
 
 namespace softgpu {
 
-// What a thread has of its own.
+// What a thread has of its own. Nothing to destroy, since destructors of other thread-local objects
+// may call CUDA.
 struct ThreadState {
-  int number;
+  int number = -1;
   int device = 0;
   cudaError_t last_error = cudaSuccess;
   double clock = 0;  // Simulated microseconds.
   bool in_host_function = false;
+  // Of launches that are being made, one within the arguments of another.
   struct Configuration {
     dim3 grid;
     dim3 block;
-    size_t shared;
-    cudaStream_t stream;
+    size_t shared = 0;
+    cudaStream_t stream = nullptr;
   };
-  std::vector<Configuration> configurations;  // Of launches that are being made.
+  static constexpr int kMostConfigurations = 8;
+  Configuration configurations[kMostConfigurations];
+  int num_configurations = 0;
 };
 ThreadState& CurrentThread();
 

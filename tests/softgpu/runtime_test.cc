@@ -283,20 +283,20 @@ TEST_F(RuntimeTest, ManyThreadsUseTheirOwnStreams) {
 
 TEST_F(RuntimeTest, VariablesAndAttributesOfFunctions) {
   const float scale = 3;
-  ASSERT_CUDA_OK(cudaMemcpyToSymbol(ScaleVariable(), &scale, sizeof(scale), 0,
-                                    cudaMemcpyHostToDevice));
+  ASSERT_CUDA_OK(
+      cudaMemcpyToSymbol(ScaleVariable(), &scale, sizeof(scale), 0, cudaMemcpyHostToDevice));
   ASSERT_CUDA_OK(cudaDeviceSynchronize());
   int before = 0;
-  ASSERT_CUDA_OK(cudaMemcpyFromSymbol(&before, CountVariable(), sizeof(before), 0,
-                                      cudaMemcpyDeviceToHost));
+  ASSERT_CUDA_OK(
+      cudaMemcpyFromSymbol(&before, CountVariable(), sizeof(before), 0, cudaMemcpyDeviceToHost));
   EXPECT_EQ(7, before);
   Scale(device_[0], kN, a_);
   ASSERT_CUDA_OK(cudaMemcpyAsync(pinned_[0], device_[0], kBytes, cudaMemcpyDeviceToHost, a_));
   ASSERT_CUDA_OK(cudaStreamSynchronize(a_));
   EXPECT_EQ(30, pinned_[0][10]);
   int after = 0;
-  ASSERT_CUDA_OK(cudaMemcpyFromSymbol(&after, CountVariable(), sizeof(after), 0,
-                                      cudaMemcpyDeviceToHost));
+  ASSERT_CUDA_OK(
+      cudaMemcpyFromSymbol(&after, CountVariable(), sizeof(after), 0, cudaMemcpyDeviceToHost));
   EXPECT_EQ(8, after);
 
   cudaFuncAttributes attributes;
@@ -316,13 +316,13 @@ TEST_F(RuntimeTest, DynamicSharedMemoryBeyond48KMustBeAskedFor) {
   EXPECT_EQ(4950, *reinterpret_cast<int*>(pinned_[0]));
 
   void* arguments[] = {&sum, const_cast<int*>(&kN)};
-  EXPECT_CUDA(cudaErrorInvalidValue,
-              cudaFuncSetAttribute(SumFunction(), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   1 << 20));
+  EXPECT_CUDA(
+      cudaErrorInvalidValue,
+      cudaFuncSetAttribute(SumFunction(), cudaFuncAttributeMaxDynamicSharedMemorySize, 1 << 20));
   EXPECT_NE(cudaSuccess,
             cudaLaunchKernel(SumFunction(), dim3(1), dim3(32), arguments, 64 << 10, a_));
-  ASSERT_CUDA_OK(cudaFuncSetAttribute(
-      SumFunction(), cudaFuncAttributeMaxDynamicSharedMemorySize, 64 << 10));
+  ASSERT_CUDA_OK(
+      cudaFuncSetAttribute(SumFunction(), cudaFuncAttributeMaxDynamicSharedMemorySize, 64 << 10));
   EXPECT_CUDA(cudaSuccess,
               cudaLaunchKernel(SumFunction(), dim3(1), dim3(32), arguments, 64 << 10, a_));
   ASSERT_CUDA_OK(cudaStreamSynchronize(a_));
@@ -354,8 +354,7 @@ TEST_F(RuntimeTest, AGraphWithBranchesReplays) {
     cudaEvent_t joined;
     ASSERT_CUDA_OK(cudaEventCreateWithFlags(&joined, cudaEventDisableTiming));
     ASSERT_CUDA_OK(cudaStreamBeginCapture(a_, cudaStreamCaptureModeThreadLocal));
-    ASSERT_CUDA_OK(
-        cudaMemcpyAsync(device_[0], pinned_[0], kBytes, cudaMemcpyHostToDevice, a_));
+    ASSERT_CUDA_OK(cudaMemcpyAsync(device_[0], pinned_[0], kBytes, cudaMemcpyHostToDevice, a_));
     ASSERT_CUDA_OK(cudaEventRecord(event_, a_));
     ASSERT_CUDA_OK(cudaStreamWaitEvent(b_, event_, 0));
     Add(device_[0], device_[1], kN, 1, a_);
@@ -491,8 +490,7 @@ TEST_F(SoftwareGpuTest, AReportEndsTheProcess) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   EXPECT_EXIT(cudaStreamSynchronize(reinterpret_cast<cudaStream_t>(0x7770)),
               testing::ExitedWithCode(97), "a stream is used that was destroyed");
-  EXPECT_EXIT(cudaFree(device_[0] + 64), testing::ExitedWithCode(97),
-              "where no allocation begins");
+  EXPECT_EXIT(cudaFree(device_[0] + 64), testing::ExitedWithCode(97), "where no allocation begins");
   Add(device_[0], device_[1], kN, 1, a_);  // Of memory that nobody wrote.
   EXPECT_EXIT(cudaStreamSynchronize(a_), testing::ExitedWithCode(97), "AddKernel");
   ASSERT_EQ("", Set("ON_REPORT", "error"));

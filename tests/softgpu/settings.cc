@@ -44,9 +44,15 @@ bool ApplyChecks(const std::string& value, Settings* settings) {
 bool ApplyBytes(std::string value, uint64_t* bytes) {
   int shift = 0;
   switch (value.empty() ? 0 : value.back()) {
-    case 'K': shift = 10; break;
-    case 'M': shift = 20; break;
-    case 'G': shift = 30; break;
+    case 'K':
+      shift = 10;
+      break;
+    case 'M':
+      shift = 20;
+      break;
+    case 'G':
+      shift = 30;
+      break;
   }
   if (shift != 0) value.pop_back();
   if (!ParseNumber(value, bytes) || *bytes >> (63 - shift) != 0) return false;

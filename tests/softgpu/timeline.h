@@ -23,23 +23,23 @@ namespace softgpu {
 // The numbers of the modelled GPU and its machine: an upper-class card on PCIe 4 x16.
 // GB/s are 1e9 bytes a second.
 struct DeviceModel {
-  double h2d_gbs = 24;             // Pinned host memory to the device.
-  double d2h_gbs = 24;             // And back.
-  double pageable_gbs = 6;         // Either way, when host memory isn't pinned.
-  double peer_gbs = 20;            // Between devices.
-  double memory_gbs = 900;         // The device's own memory, for kernels and fills.
-  double ginstructions = 8000;     // 1e9 thread-instructions a second.
-  double gemm_tflops = 15;         // Matrix products in float.
+  double h2d_gbs = 24;          // Pinned host memory to the device.
+  double d2h_gbs = 24;          // And back.
+  double pageable_gbs = 6;      // Either way, when host memory isn't pinned.
+  double peer_gbs = 20;         // Between devices.
+  double memory_gbs = 900;      // The device's own memory, for kernels and fills.
+  double ginstructions = 8000;  // 1e9 thread-instructions a second.
+  double gemm_tflops = 15;      // Matrix products in float.
   double gemm_tflops_double = 0.5;
-  double gemm_tflops_half = 60;    // In half and bfloat16.
-  double kernel_latency_us = 2;    // The least that work on the compute engine takes.
-  double copy_latency_us = 4;      // The same for a copy engine.
-  double call_us = 0.2;            // The host's time for a call that does nothing costly,
-  double queue_us = 2.5;           // for one that queues work,
-  double sync_us = 5;              // for the return from a wait,
-  double malloc_us = 80;           // for cudaMalloc and cudaFree,
-  double pin_us = 50;              // and for cudaHostAlloc,
-  double pin_gbs = 4;              // which also touches each page.
+  double gemm_tflops_half = 60;  // In half and bfloat16.
+  double kernel_latency_us = 2;  // The least that work on the compute engine takes.
+  double copy_latency_us = 4;    // The same for a copy engine.
+  double call_us = 0.2;          // The host's time for a call that does nothing costly,
+  double queue_us = 2.5;         // for one that queues work,
+  double sync_us = 5;            // for the return from a wait,
+  double malloc_us = 80;         // for cudaMalloc and cudaFree,
+  double pin_us = 50;            // and for cudaHostAlloc,
+  double pin_gbs = 4;            // which also touches each page.
 
   // Replaces numbers by "name=value,…"; false when the text isn't understood.
   bool Set(const std::string& text);
