@@ -1,5 +1,4 @@
 // The runtime's calls for devices, errors and versions.
-#include <cuda_profiler_api.h>
 #include <cuda_runtime_api.h>
 
 #include <cstdio>
