@@ -1,4 +1,8 @@
-// Ops on strings: StringJoin, by which a sharded Saver's graph names its temporary files.
+// Ops on strings: StringJoin and StaticRegexFullMatch, by which a sharded Saver's graph names its
+// temporary files, and RegexFullMatch.
+#include <re2/re2.h>
+
+#include <memory>
 #include <string>
 
 #include "kernels/types.h"
@@ -71,6 +75,68 @@ FERRY_OP("StringJoin")
       return absl::OkStatus();
     });
 FERRY_KERNEL("StringJoin").Device(DeviceType::kCpu).Make<StringJoinKernel>();
+
+absl::StatusOr<std::unique_ptr<RE2>> CompilePattern(const std::string& pattern) {
+  RE2::Options options;
+  options.set_log_errors(false);
+  auto compiled = std::make_unique<RE2>(pattern, options);
+  if (!compiled->ok()) {
+    return InvalidArgument("Invalid pattern: ", pattern, ", error: ", compiled->error());
+  }
+  return compiled;
+}
+
+// Whether each element of input 0 as a whole matches the pattern: an attribute, or input 1. RE2
+// takes linear time, whatever pattern a graph brings.
+class RegexFullMatchKernel : public Kernel {
+  absl::Status Init(const KernelConstruction& c) override {
+    if (c.input_types().size() == 2) return absl::OkStatus();
+    FERRY_ASSIGN_OR_RETURN(const std::string pattern, c.Attr<std::string>("pattern"));
+    FERRY_ASSIGN_OR_RETURN(pattern_, CompilePattern(pattern));
+    return absl::OkStatus();
+  }
+
+  absl::Status Compute(KernelContext* c) const override {
+    std::unique_ptr<RE2> given;
+    if (!pattern_) {
+      const Tensor& pattern = c->input(1);
+      if (pattern.rank() != 0) {
+        return InvalidArgument("Pattern must be scalar, but received ",
+                               pattern.shape().DebugString());
+      }
+      FERRY_ASSIGN_OR_RETURN(given, CompilePattern(pattern.scalar<std::string>()));
+    }
+    const RE2& pattern = pattern_ ? *pattern_ : *given;
+    const Tensor& in = c->input(0);
+    FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, in.shape()));
+    for (int64_t k = 0; k < in.num_elements(); ++k) {
+      out->data<bool>()[k] = RE2::FullMatch(in.data<std::string>()[k], pattern);
+    }
+    return absl::OkStatus();
+  }
+
+  std::unique_ptr<RE2> pattern_;
+};
+
+FERRY_OP("StaticRegexFullMatch")
+    .Input("input: string")
+    .Output("output: bool")
+    .Attr("pattern: string")
+    .NotDifferentiable()
+    .Shape(UnchangedShape);
+FERRY_KERNEL("StaticRegexFullMatch").Device(DeviceType::kCpu).Make<RegexFullMatchKernel>();
+
+FERRY_OP("RegexFullMatch")
+    .Input("input: string")
+    .Input("pattern: string")
+    .Output("output: bool")
+    .NotDifferentiable()
+    .Shape([](InferenceContext* c) -> absl::Status {
+      FERRY_RETURN_IF_ERROR(c->WithRank(c->input(1), 0).status());
+      c->set_output(0, c->input(0));
+      return absl::OkStatus();
+    });
+FERRY_KERNEL("RegexFullMatch").Device(DeviceType::kCpu).Make<RegexFullMatchKernel>();
 
 }  // namespace
 }  // namespace ferry

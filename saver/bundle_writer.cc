@@ -150,6 +150,25 @@ absl::Status EnsureDirectory(FileSystem* fs, const std::string& prefix) {
   return fs->SyncDir(DirName(directory));
 }
 
+// Adds an entry of another shard's to those of a checkpoint; where it lists parts, to those that are
+// known.
+absl::StatusOr<proto::BundleEntryProto*> MergeEntry(
+    const std::string& key, const proto::BundleEntryProto& entry,
+    std::map<std::string, proto::BundleEntryProto>* merged) {
+  const auto [it, fresh] = merged->try_emplace(key, entry);
+  proto::BundleEntryProto* there = &it->second;
+  if (fresh) return there;
+  if (entry.slices_size() == 0 && there->slices_size() == 0) {
+    return InvalidArgument("tensor '", key, "' is in two shards");
+  }
+  if (entry.slices_size() == 0 || there->slices_size() == 0 || there->dtype() != entry.dtype() ||
+      there->shape().SerializeAsString() != entry.shape().SerializeAsString()) {
+    return InvalidArgument("the parts of tensor '", key, "' differ in dtype or shape");
+  }
+  there->mutable_slices()->MergeFrom(entry.slices());
+  return there;
+}
+
 // The length as the crc of a string tensor's lengths sees it.
 uint32_t ExtendByLength(uint32_t crc, uint64_t length) {
   char bytes[8];
@@ -238,12 +257,27 @@ absl::Status BundleWriter::Start(const BundleWriterOptions& options) {
     absl::StatusOr<std::unique_ptr<FileLock>> lock = fs_->Lock(DirName(prefix_));
     if (lock.ok()) lock_ = *std::move(lock);
   }
-  FERRY_ASSIGN_OR_RETURN(num_shards_, ChooseShards(fs_, prefix_, 1, &existed_));
+  const int needed = 1 + static_cast<int>(options.more_shards.size());
+  FERRY_ASSIGN_OR_RETURN(num_shards_, ChooseShards(fs_, prefix_, needed, &existed_));
+  FERRY_RETURN_IF_ERROR(OpenData(options));
+  for (const BundleWriterOptions::Shard& shard : options.more_shards) {
+    more_.push_back(std::unique_ptr<BundleWriter>(new BundleWriter(fs_, prefix_)));
+    more_.back()->shard_ = static_cast<int>(more_.size());
+    more_.back()->num_shards_ = num_shards_;
+    BundleWriterOptions its = options;
+    its.ring = shard.ring;
+    its.block.expected_bytes = shard.expected_bytes;
+    FERRY_RETURN_IF_ERROR(more_.back()->OpenData(its));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BundleWriter::OpenData(const BundleWriterOptions& options) {
   ring_ = options.ring ? options.ring : &own_ring_;
   if (!options.ring) FERRY_RETURN_IF_ERROR(own_ring_.Init(options.slots, options.slot_bytes));
   BlockWriterOptions block = options.block;
   block.depth = ring_->slots();
-  FERRY_ASSIGN_OR_RETURN(const std::string data, ClaimDataFile(fs_, prefix_, 0, num_shards_));
+  FERRY_ASSIGN_OR_RETURN(const std::string data, ClaimDataFile(fs_, prefix_, shard_, num_shards_));
   made_.push_back(data);
   FERRY_ASSIGN_OR_RETURN(file_, fs_->NewBlockWriter(data, block));
   method_ = file_->method();
@@ -251,6 +285,7 @@ absl::Status BundleWriter::Start(const BundleWriterOptions& options) {
 }
 
 BundleWriter::~BundleWriter() {
+  more_.clear();  // While the directory is locked.
   for (const Filling& f : arriving_) {
     for (const auto& [gpu, copied] : f.copied) gpu->Synchronize(copied).IgnoreError();
   }
@@ -277,6 +312,7 @@ absl::StatusOr<proto::BundleEntryProto*> BundleWriter::NewEntry(const std::strin
   entry->mutable_shape();  // Present for a scalar too.
   for (const int64_t dim : shape.dims()) entry->mutable_shape()->add_dim()->set_size(dim);
   entry->set_offset(static_cast<int64_t>(offset_));
+  entry->set_shard_id(shard_);
   return entry;
 }
 
@@ -346,6 +382,7 @@ absl::Status BundleWriter::NoteSlice(const std::string& name, DType dtype,
   if (it == entries_.end()) {
     FERRY_ASSIGN_OR_RETURN(proto::BundleEntryProto * entry, NewEntry(name, dtype, full_shape));
     entry->clear_offset();  // Its bytes lie with the parts.
+    entry->clear_shard_id();
     it = entries_.find(name);
   }
   proto::BundleEntryProto* entry = &it->second;
@@ -604,28 +641,43 @@ absl::Status BundleWriter::FinishData() {
   return Do(finish());
 }
 
+absl::Status BundleWriter::FinishWrites() {
+  while (waited_ < writes_) FERRY_RETURN_IF_ERROR(file_->Wait(waited_++));
+  return file_->SetLength(offset_);
+}
+
 absl::Status BundleWriter::Commit() {
   FERRY_RETURN_IF_ERROR(FinishData());
+  for (const auto& w : more_) FERRY_RETURN_IF_ERROR(Do(w->FinishData()));
   const auto commit = [this]() -> absl::Status {
-    FERRY_ASSIGN_OR_RETURN(const std::string index, BuildIndex(num_shards_, entries_));
-    for (int shard = 1; shard < num_shards_; ++shard) {
+    std::map<std::string, proto::BundleEntryProto> merged = std::move(entries_);
+    for (const auto& w : more_) {
+      for (const auto& [key, entry] : w->entries_) {
+        FERRY_RETURN_IF_ERROR(MergeEntry(key, entry, &merged).status());
+      }
+    }
+    FERRY_ASSIGN_OR_RETURN(const std::string index, BuildIndex(num_shards_, merged));
+    for (int shard = 1 + static_cast<int>(more_.size()); shard < num_shards_; ++shard) {
       FERRY_ASSIGN_OR_RETURN(const std::string empty,
                              ClaimDataFile(fs_, prefix_, shard, num_shards_));
       made_.push_back(empty);
       FERRY_RETURN_IF_ERROR(files_.Add(kBesideIndex, empty, "", true));
     }
     FERRY_RETURN_IF_ERROR(files_.Add(kIndex, IndexFileName(prefix_), index, false));
-    while (waited_ < writes_) FERRY_RETURN_IF_ERROR(file_->Wait(waited_++));
     // Whatever changes a file's length comes before the first sync, so that there is one commit of
     // the file system's journal for all of them.
-    FERRY_RETURN_IF_ERROR(file_->SetLength(offset_));
+    FERRY_RETURN_IF_ERROR(FinishWrites());
+    for (const auto& w : more_) FERRY_RETURN_IF_ERROR(w->FinishWrites());
     files_.StartSync();
     FERRY_RETURN_IF_ERROR(file_->Finish());
+    for (const auto& w : more_) FERRY_RETURN_IF_ERROR(w->file_->Finish());
     method_ = file_->method();
     FERRY_RETURN_IF_ERROR(files_.Sync());
     return CommitFiles(fs_, DirName(prefix_), has_last_stage_, &files_, &index_renamed_);
   };
-  FERRY_RETURN_IF_ERROR(Do(commit()));
+  const absl::Status committed = Do(commit());
+  for (const auto& w : more_) w->index_renamed_ = index_renamed_;
+  FERRY_RETURN_IF_ERROR(committed);
   if (existed_) RemoveOtherShards(fs_, prefix_, num_shards_);
   return absl::OkStatus();
 }
@@ -646,25 +698,14 @@ absl::Status MergeBundles(FileSystem* fs, const std::vector<std::string>& parts,
     int part_shards = 0;
     FERRY_RETURN_IF_ERROR(ReadIndex(
         fs, part, &part_shards, [&](absl::string_view key, const proto::BundleEntryProto& entry) {
-          const auto [it, fresh] = merged.try_emplace(std::string(key), entry);
-          if (entry.slices_size() > 0) {
-            if (fresh) return absl::OkStatus();
-            if (it->second.slices_size() == 0 || it->second.dtype() != entry.dtype() ||
-                it->second.shape().SerializeAsString() != entry.shape().SerializeAsString()) {
-              return InvalidArgument("merging '", part, "': the parts of tensor '", key,
-                                     "' differ in dtype or shape");
-            }
-            it->second.mutable_slices()->MergeFrom(entry.slices());
-            return absl::OkStatus();
-          }
-          if (!fresh) {
-            return InvalidArgument("merging '", part, "': tensor '", key,
-                                   "' is in another part too");
-          }
+          const absl::StatusOr<proto::BundleEntryProto*> added =
+              MergeEntry(std::string(key), entry, &merged);
+          if (!added.ok()) return Annotate(added.status(), absl::StrCat("merging '", part, "'"));
+          if (entry.slices_size() > 0) return absl::OkStatus();
           const auto [shard, first_use] =
               shard_of.try_emplace(entry.shard_id(), static_cast<int>(data_files.size()));
           if (first_use) data_files.push_back(DataFileName(part, entry.shard_id(), part_shards));
-          it->second.set_shard_id(shard->second);
+          (*added)->set_shard_id(shard->second);
           return absl::OkStatus();
         }));
   }

@@ -21,6 +21,9 @@
 // Over an existing checkpoint the data gets another number of shards in its names (an empty last
 // one), so that the old index goes on naming the old data until it is replaced itself.
 //
+// A checkpoint may have several data files, each with a writer of its own that another thread may
+// use: see BundleWriterOptions::more_shards.
+//
 // Format: an index is a LevelDB table (see table_reader.h). Its first key is "", with a
 // BundleHeaderProto; each other key is a tensor's name, with a BundleEntryProto. A tensor saved in
 // parts has an entry that lists them, and each part's bytes lie under SliceKey(name, part).
@@ -86,6 +89,12 @@ struct BundleWriterOptions {
   // The caller holds the lock on the prefix's directory; otherwise the writer takes it until it
   // is destroyed.
   bool directory_locked = false;
+  // The data files after the first: each gets a writer of its own, BundleWriter::shard(1), ….
+  struct Shard {
+    StagingRing* ring = nullptr;  // As above.
+    uint64_t expected_bytes = 0;  // As in `block`.
+  };
+  std::vector<Shard> more_shards;
 };
 
 // Small files of one save, on their way to their names in one directory.
@@ -116,7 +125,8 @@ class NewFiles {
   std::vector<File> files_;
 };
 
-// Not thread-safe. After an error every later call returns that error.
+// Not thread-safe; but each shard's writer may be used by a thread of its own until Commit. After an
+// error every later call returns that error.
 class BundleWriter {
  public:
   // Makes the prefix's directory if only that level is missing. NotFound "Parent directory of P
@@ -125,6 +135,10 @@ class BundleWriter {
       FileSystem* fs, const std::string& prefix, const BundleWriterOptions& options = {});
   // Unless committed, removes the files that were made.
   ~BundleWriter();
+
+  // The writer of data file k, owned by this one; 0 is this one. Only Add, AddSlice and FinishData
+  // are for the others. A tensor in two shards is an error of Commit, parts of one may be spread.
+  BundleWriter* shard(size_t k) { return k == 0 ? this : more_[k - 1].get(); }
 
   // InvalidArgument for a name added before, the empty name, and dtypes without a file form.
   absl::Status Add(const std::string& name, const Tensor& tensor);
@@ -152,13 +166,15 @@ class BundleWriter {
   // Whether the new checkpoint stands under its name. After a Commit that failed that may be so:
   // then it is whole, but isn't sure to outlive a power loss, or lacks files kAfterCommit.
   bool in_place() const { return index_renamed_; }
-  uint64_t data_bytes() const { return offset_; }
+  uint64_t data_bytes() const { return offset_; }       // Of this shard.
   const char* write_method() const { return method_; }  // BlockWriter::method().
 
  private:
   BundleWriter(FileSystem* fs, std::string prefix)
       : fs_(fs), prefix_(std::move(prefix)), files_(fs) {}
   absl::Status Start(const BundleWriterOptions& options);
+  absl::Status OpenData(const BundleWriterOptions& options);
+  absl::Status FinishWrites();  // All bytes are in the file, whose length is right.
   absl::Status Do(absl::Status status);  // Remembers the first error.
   absl::StatusOr<proto::BundleEntryProto*> NewEntry(const std::string& key, DType dtype,
                                                     const TensorShape& shape);
@@ -175,7 +191,10 @@ class BundleWriter {
   const std::string prefix_;
   std::unique_ptr<FileLock> lock_;
   absl::Status status_;
-  int num_shards_ = 1;    // In the names of this save's files; only shard 0 has bytes.
+  // In the names of this save's files; those beyond the writers' are empty.
+  int num_shards_ = 1;
+  int shard_ = 0;                                    // Whose bytes these are.
+  std::vector<std::unique_ptr<BundleWriter>> more_;  // The writers of the other shards.
   bool existed_ = false;  // Whether there was an index of this prefix.
   std::unique_ptr<BlockWriter> file_;
   const char* method_ = "";

@@ -7,24 +7,21 @@
 #include <filesystem>
 #include <map>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
-#include "runtime/base/crc32c.h"
 #include "runtime/base/status.h"
 #include "saver/bundle_writer.h"
+#include "saver/text_crc.h"
 
 namespace ferry {
 namespace {
 
-// Two halves, so that a change in one still leaves the other to tell whose file it is.
-constexpr absl::string_view kMark = "# ferry crc32c: ";
-constexpr size_t kHalf = 8;
-
-std::string CrcLine(absl::string_view rest) {
-  return absl::StrFormat("%s%08x\n", kMark, MaskCrc32c(Crc32c(rest)));
-}
+constexpr absl::string_view kMetricMark = "# ferry metric: ";
+constexpr absl::string_view kProtectedMark = "# ferry protected: ";
 
 class FirstError : public google::protobuf::io::ErrorCollector {
  public:
@@ -44,23 +41,28 @@ std::string RelativeTo(const std::string& path, const std::string& dir) {
 
 }  // namespace
 
-std::string SerializeCheckpointState(const proto::CheckpointState& state) {
+std::string SerializeCheckpointState(const proto::CheckpointState& state,
+                                     const CheckpointNotes& notes) {
   std::string text;
   google::protobuf::TextFormat::PrintToString(state, &text);
-  return CrcLine(text) + text;
+  std::string lines;
+  for (const auto& [path, metric] : notes.metrics) {
+    absl::StrAppend(&lines, absl::StrFormat("%s%.17g \"%s\"\n", kMetricMark, metric,
+                                            absl::Utf8SafeCEscape(path)));
+  }
+  for (const std::string& path : notes.protected_paths) {
+    absl::StrAppend(&lines, kProtectedMark, "\"", absl::Utf8SafeCEscape(path), "\"\n");
+  }
+  text = lines + text;
+  return TextCrcLine(text) + text;
 }
 
 absl::StatusOr<proto::CheckpointState> ParseCheckpointState(const std::string& text,
-                                                            const std::string& file) {
-  const absl::string_view view = text;
-  const absl::string_view mark = view.substr(0, kMark.size());
-  if (mark.substr(0, kHalf) == kMark.substr(0, kHalf) ||
-      (mark.size() == kMark.size() && mark.substr(kHalf) == kMark.substr(kHalf))) {
-    constexpr size_t kLine = kMark.size() + 9;
-    if (view.size() < kLine || view.substr(0, kLine) != CrcLine(view.substr(kLine))) {
-      return DataLoss("the state file '", file,
-                      "' is damaged: its contents don't match the crc in its first line");
-    }
+                                                            const std::string& file,
+                                                            CheckpointNotes* notes) {
+  if (!TextCrcMatches(text)) {
+    return DataLoss("the state file '", file,
+                    "' is damaged: its contents don't match the crc in its first line");
   }
   google::protobuf::TextFormat::Parser parser;
   FirstError error;
@@ -73,17 +75,50 @@ absl::StatusOr<proto::CheckpointState> ParseCheckpointState(const std::string& t
     return DataLoss("Invalid checkpoint state loaded from '", file,
                     "': it has no model_checkpoint_path");
   }
+  for (absl::string_view line : absl::StrSplit(text, '\n')) {
+    if (!notes || !absl::StartsWith(line, "#")) continue;
+    const bool metric = absl::ConsumePrefix(&line, kMetricMark);
+    if (!metric && !absl::ConsumePrefix(&line, kProtectedMark)) continue;
+    const size_t quote = line.find('"');
+    double value = 0;
+    std::string path;
+    if (quote == absl::string_view::npos || line.size() < quote + 2 || line.back() != '"' ||
+        (metric && !absl::SimpleAtod(line.substr(0, quote), &value)) ||
+        !absl::CUnescape(line.substr(quote + 1, line.size() - quote - 2), &path)) {
+      return DataLoss("the state file '", file, "' has a note that can't be read: ", line);
+    }
+    if (metric) {
+      notes->metrics[path] = value;
+    } else {
+      notes->protected_paths.insert(path);
+    }
+  }
   return state;
 }
 
 absl::StatusOr<proto::CheckpointState> GetCheckpointState(FileSystem* fs, const std::string& dir,
-                                                          const std::string& latest_filename) {
+                                                          const std::string& latest_filename,
+                                                          CheckpointNotes* notes) {
   const std::string path = JoinPath(dir, latest_filename);
   FERRY_ASSIGN_OR_RETURN(const std::string text, ReadFile(fs, path));
-  FERRY_ASSIGN_OR_RETURN(proto::CheckpointState state, ParseCheckpointState(text, path));
+  CheckpointNotes written;
+  FERRY_ASSIGN_OR_RETURN(proto::CheckpointState state, ParseCheckpointState(text, path, &written));
   state.set_model_checkpoint_path(JoinPath(dir, state.model_checkpoint_path()));
   for (std::string& p : *state.mutable_all_model_checkpoint_paths()) p = JoinPath(dir, p);
+  if (notes) {
+    *notes = CheckpointNotes();
+    for (const auto& [p, metric] : written.metrics) notes->metrics[JoinPath(dir, p)] = metric;
+    for (const std::string& p : written.protected_paths) {
+      notes->protected_paths.insert(JoinPath(dir, p));
+    }
+  }
   return state;
+}
+
+std::string FindCheckpoint(FileSystem* fs, const std::string& dir, const std::string& prefix) {
+  if (CheckpointExists(fs, prefix)) return prefix;
+  const std::string beside = JoinPath(dir, BaseName(prefix));
+  return CheckpointExists(fs, beside) ? beside : "";
 }
 
 bool CheckpointExists(FileSystem* fs, const std::string& prefix) {
@@ -97,12 +132,11 @@ absl::StatusOr<std::string> FindLatestCheckpoint(FileSystem* fs, const std::stri
   FERRY_ASSIGN_OR_RETURN(const proto::CheckpointState state,
                          GetCheckpointState(fs, dir, latest_filename));
   const std::string& path = state.model_checkpoint_path();
-  if (CheckpointExists(fs, path)) return path;
-  const std::string beside = JoinPath(dir, BaseName(path));
-  if (CheckpointExists(fs, beside)) return beside;
+  const std::string found = FindCheckpoint(fs, dir, path);
+  if (!found.empty()) return found;
   return DataLoss("Couldn't match files for checkpoint ", path, ", which '",
-                  JoinPath(dir, latest_filename), "' names: '", IndexFileName(beside),
-                  "' is missing");
+                  JoinPath(dir, latest_filename), "' names: '",
+                  IndexFileName(JoinPath(dir, BaseName(path))), "' is missing");
 }
 
 absl::StatusOr<std::string> LatestCheckpoint(FileSystem* fs, const std::string& dir,
@@ -138,7 +172,7 @@ absl::StatusOr<std::string> GenerateCheckpointState(
     const std::string& dir, const std::string& model_checkpoint_path,
     const std::vector<std::string>& all_paths, const std::vector<double>& all_timestamps,
     double last_preserved_timestamp, const std::string& latest_filename,
-    bool save_relative_paths) {
+    bool save_relative_paths, const CheckpointNotes& notes) {
   if (latest_filename.empty() || BaseName(latest_filename) != latest_filename) {
     return InvalidArgument("'latest_filename' must not contain path components: '", latest_filename,
                            "'");
@@ -166,7 +200,10 @@ absl::StatusOr<std::string> GenerateCheckpointState(
                            "' conflicts with path used for checkpoint state. Please use a "
                            "different save path.");
   }
-  return SerializeCheckpointState(state);
+  CheckpointNotes here;
+  for (const auto& [path, metric] : notes.metrics) here.metrics[written(path)] = metric;
+  for (const std::string& path : notes.protected_paths) here.protected_paths.insert(written(path));
+  return SerializeCheckpointState(state, here);
 }
 
 absl::Status UpdateCheckpointState(FileSystem* fs, const std::string& dir,
@@ -174,11 +211,13 @@ absl::Status UpdateCheckpointState(FileSystem* fs, const std::string& dir,
                                    const std::vector<std::string>& all_paths,
                                    const std::vector<double>& all_timestamps,
                                    double last_preserved_timestamp,
-                                   const std::string& latest_filename, bool save_relative_paths) {
+                                   const std::string& latest_filename, bool save_relative_paths,
+                                   const CheckpointNotes& notes) {
   FERRY_ASSIGN_OR_RETURN(
       const std::string text,
       GenerateCheckpointState(dir, model_checkpoint_path, all_paths, all_timestamps,
-                              last_preserved_timestamp, latest_filename, save_relative_paths));
+                              last_preserved_timestamp, latest_filename, save_relative_paths,
+                              notes));
   return WriteFileAtomically(fs, JoinPath(dir, latest_filename), text);
 }
 

@@ -3,12 +3,16 @@
 // comment line with the crc of what follows, which TensorFlow skips:
 //
 //   # ferry crc32c: 1b2c3d4e
+//   # ferry metric: 0.25 "model.ckpt-100"      (notes of this project's savers, if there are any)
+//   # ferry protected: "model.ckpt-100"
 //   model_checkpoint_path: "model.ckpt-200"
 //   all_model_checkpoint_paths: "model.ckpt-100"
 //   all_model_checkpoint_paths: "model.ckpt-200"
 #ifndef FERRY_SAVER_CHECKPOINT_STATE_H_
 #define FERRY_SAVER_CHECKPOINT_STATE_H_
 
+#include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -21,10 +25,22 @@ namespace ferry {
 
 inline constexpr char kStateFileName[] = "checkpoint";
 
-// The state with relative paths joined to `dir`. NotFound without a state file; DataLoss, naming
-// the file, when its crc doesn't match, it can't be parsed, or names no checkpoint.
+// What a Saver notes of checkpoints, by their prefixes. They live in the state file, so that both
+// change together; TensorFlow drops them when it writes that file.
+struct CheckpointNotes {
+  std::map<std::string, double> metrics;  // SaveOptions::metric.
+  std::set<std::string> protected_paths;  // Saver::Protect.
+};
+
+// The state with relative paths joined to `dir`, and the notes. NotFound without a state file;
+// DataLoss, naming the file, when its crc doesn't match, it can't be parsed, or names no checkpoint.
 absl::StatusOr<proto::CheckpointState> GetCheckpointState(
-    FileSystem* fs, const std::string& dir, const std::string& latest_filename = kStateFileName);
+    FileSystem* fs, const std::string& dir, const std::string& latest_filename = kStateFileName,
+    CheckpointNotes* notes = nullptr);
+
+// Where the checkpoint `prefix`, which a state file in `dir` names, is now: there, or, when the
+// directory was moved, under the same name in `dir`. "" if neither.
+std::string FindCheckpoint(FileSystem* fs, const std::string& dir, const std::string& prefix);
 
 // Whether the files of the checkpoint `prefix` are there: an index, or a file of the V1 format.
 bool CheckpointExists(FileSystem* fs, const std::string& prefix);
@@ -53,7 +69,7 @@ absl::StatusOr<std::string> GenerateCheckpointState(
     const std::string& dir, const std::string& model_checkpoint_path,
     const std::vector<std::string>& all_paths, const std::vector<double>& all_timestamps = {},
     double last_preserved_timestamp = 0, const std::string& latest_filename = kStateFileName,
-    bool save_relative_paths = false);
+    bool save_relative_paths = false, const CheckpointNotes& notes = {});
 // Replaces the state file durably by the same.
 absl::Status UpdateCheckpointState(FileSystem* fs, const std::string& dir,
                                    const std::string& model_checkpoint_path,
@@ -61,12 +77,15 @@ absl::Status UpdateCheckpointState(FileSystem* fs, const std::string& dir,
                                    const std::vector<double>& all_timestamps = {},
                                    double last_preserved_timestamp = 0,
                                    const std::string& latest_filename = kStateFileName,
-                                   bool save_relative_paths = false);
+                                   bool save_relative_paths = false,
+                                   const CheckpointNotes& notes = {});
 
 // The bytes of a state file, and back; `file` is for messages.
-std::string SerializeCheckpointState(const proto::CheckpointState& state);
+std::string SerializeCheckpointState(const proto::CheckpointState& state,
+                                     const CheckpointNotes& notes = {});
 absl::StatusOr<proto::CheckpointState> ParseCheckpointState(const std::string& text,
-                                                            const std::string& file);
+                                                            const std::string& file,
+                                                            CheckpointNotes* notes = nullptr);
 
 }  // namespace ferry
 

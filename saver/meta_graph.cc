@@ -4,9 +4,12 @@
 #include <cstring>
 #include <limits>
 #include <set>
+#include <tuple>
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/strip.h"
 #include "absl/strings/str_join.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "google/protobuf/io/tokenizer.h"
@@ -16,8 +19,11 @@
 #include "proto/variable.pb.h"
 #include "runtime/base/crc32c.h"
 #include "runtime/base/status.h"
+#include "runtime/device/device.h"
+#include "runtime/graph/collections.h"
 #include "runtime/graph/ops.h"
 #include "runtime/graph/scope.h"
+#include "saver/text_crc.h"
 
 namespace ferry {
 namespace {
@@ -28,12 +34,42 @@ Output Strings(const Scope& s, const std::vector<std::string>& values) {
   return ops::Const(s, Tensor::Of<std::string>(values));
 }
 
+// The canonical form of a device's name, by which TensorFlow groups: "/gpu:0" is "/device:GPU:0".
+std::string DeviceString(const DeviceSpec& d) {
+  std::string name;
+  if (!d.job.empty()) absl::StrAppend(&name, "/job:", d.job);
+  if (d.replica >= 0) absl::StrAppend(&name, "/replica:", d.replica);
+  if (d.task >= 0) absl::StrAppend(&name, "/task:", d.task);
+  if (d.has_type) absl::StrAppend(&name, "/device:", DeviceTypeName(d.type), ":");
+  if (d.has_type) name += d.index < 0 ? "*" : absl::StrCat(d.index);
+  return name;
+}
+
+// The first CPU of the machine that `device` belongs to.
+std::string HostBeside(const std::string& device) {
+  DeviceSpec spec = ParseDevice(device).value_or(DeviceSpec());
+  spec.has_type = true;
+  spec.type = DeviceType::kCpu;
+  spec.index = 0;
+  return DeviceString(spec);
+}
+
 // TensorFlow marks ops whose control edges the user's program made.
 void MarkManualControl(Node* n) {
   if (n) n->SetAttr("_has_manual_control_dependencies", MakeAttr(true));
 }
 
 }  // namespace
+
+std::map<std::string, std::vector<size_t>> ItemsByDevice(const std::vector<SaveItem>& items) {
+  std::map<std::string, std::vector<size_t>> groups;
+  for (size_t i = 0; i < items.size(); ++i) {
+    const std::string& device = items[i].variable.node->device();
+    const absl::StatusOr<DeviceSpec> spec = ParseDevice(device);
+    groups[spec.ok() ? DeviceString(*spec) : device].push_back(i);
+  }
+  return groups;
+}
 
 absl::StatusOr<proto::SaverDef> AddSaveNodes(Graph* graph, const std::vector<SaveItem>& items,
                                              const SaveNodesOptions& options) {
@@ -57,72 +93,215 @@ absl::StatusOr<proto::SaverDef> AddSaveNodes(Graph* graph, const std::vector<Sav
 
   const Scope root(graph);
   const Scope s = root.NewSubScope(options.name).WithNoControlDependencies();
-  auto in = [&](const std::string& name) { return s.WithOpName(name); };
-  auto inside = [&](const Scope& scope, const std::string& parent, const std::string& name) {
-    return scope.WithPrefix(absl::StrCat(s.prefix(), "/", parent)).WithOpName(name);
+  const auto in = [&](const std::string& name) { return s.WithOpName(name); };
+  // A node of exactly this name.
+  const auto exactly = [](const Scope& scope, const std::string& name) {
+    return scope.WithOpName(name + "/");
   };
-  const Output default_name =
-      ops::Const(inside(s, "filename/", "input"), Tensor::Scalar<std::string>(options.filename));
+  const auto text = [](const Scope& scope, const std::string& value) {
+    return ops::Const(scope, Tensor::Scalar<std::string>(value));
+  };
+  const Output default_name = text(exactly(s, s.prefix() + "/filename/input"), options.filename);
   const Output filename =
       ops::PlaceholderWithDefault(in("filename"), default_name, PartialShape::Scalar());
   const Output prefix = ops::PlaceholderWithDefault(in("Const"), filename, PartialShape::Scalar());
 
-  Node* save = NodeBuilder(in("SaveV2"), "SaveV2")
-                   .Input(prefix)
-                   .Input(Strings(inside(s, "SaveV2/", "tensor_names"), keys))
-                   .Input(Strings(inside(s, "SaveV2/", "shape_and_slices"), slices))
-                   .Input(variables)
-                   .Build();
-  FERRY_RETURN_IF_ERROR(s.status());
-  MarkManualControl(save);
-  const Output saved = ops::Identity(
-      in("control_dependency").ColocateWith(prefix.node).WithControlDependencies({save}), prefix);
-
-  const Scope host = s.WithDevice("/device:CPU:0");
-  Node* restore = NodeBuilder(host.WithOpName("RestoreV2"), "RestoreV2")
-                      .Input(prefix)
-                      .Input(Strings(inside(host, "RestoreV2/", "tensor_names"), keys))
-                      .Input(Strings(inside(host, "RestoreV2/", "shape_and_slices"), slices))
-                      .Attr("dtypes", dtypes)
-                      .Build();
-  FERRY_RETURN_IF_ERROR(s.status());
-  std::vector<Node*> assigns;
-  for (size_t i = 0; i < items.size(); ++i) {
-    Node* variable = variables[i].node;
-    const Scope at = in("Assign").ColocateWith(variable);
-    Output value(restore, static_cast<int>(i));
-    const PartialShape& shape = variables[i].shape();
-    if (options.reshape) {
-      if (!shape.fully_defined()) {
-        return InvalidArgument("variable '", variable->name(), "' has the shape ",
-                               shape.DebugString(), "; reshape needs a known one");
-      }
-      std::vector<int32_t> dims(shape.dims().begin(), shape.dims().end());
-      const std::string reshape = s.WithOpName("Reshape").UniqueOpName("Reshape");
-      const Scope below = root.WithPrefix(reshape + "/").WithOpName("shape");
-      const Output target = ops::ConstVector<int32_t>(below, dims);
-      FERRY_RETURN_IF_ERROR(s.status());
-      AttrMap attrs;
-      attrs["T"] = MakeAttr(dtypes[i]);
-      attrs["Tshape"] = MakeAttr(DType::kInt32);
-      FERRY_ASSIGN_OR_RETURN(
-          Node * reshaped, graph->AddNode(reshape, "Reshape", std::move(attrs), {value, target}));
-      value = Output(reshaped, 0);
-    }
-    const Output assign = ops::Assign(at, variables[i], value, !options.reshape && shape.fully_defined());
-    FERRY_RETURN_IF_ERROR(s.status());
-    MarkManualControl(assign.node);
-    assigns.push_back(assign.node);
+  std::map<std::string, std::vector<size_t>> shards;
+  if (options.sharded) {
+    shards = ItemsByDevice(items);
+  } else {
+    for (size_t i = 0; i < items.size(); ++i) shards[""].push_back(i);
   }
-  Node* all = ops::NoOp(in("restore_all").WithControlDependencies(assigns));
+  struct Lists {
+    Output keys, slices;
+  };
+  const auto lists = [&](const Scope& scope, const std::string& name,
+                         const std::vector<size_t>& members) {
+    std::vector<std::string> k, l;
+    for (const size_t i : members) {
+      k.push_back(keys[i]);
+      l.push_back(slices[i]);
+    }
+    return Lists{Strings(exactly(scope, name + "/tensor_names"), k),
+                 Strings(exactly(scope, name + "/shape_and_slices"), l)};
+  };
+
+  // Saves some items to `to`; gives the same name once that is done.
+  const auto save = [&](const Scope& at, Output to, const std::vector<size_t>& members) {
+    const std::string name = at.UniqueOpName("SaveV2");
+    const Lists l = lists(at, name, members);
+    std::vector<Output> values;
+    for (const size_t i : members) values.push_back(variables[i]);
+    Node* node = NodeBuilder(exactly(at, name), "SaveV2")
+                     .Input(to)
+                     .Input(l.keys)
+                     .Input(l.slices)
+                     .Input(values)
+                     .Build();
+    MarkManualControl(node);
+    return ops::Identity(
+        at.WithOpName("control_dependency").ColocateWith(to.node).WithControlDependencies({node}),
+        to);
+  };
+  Output saved;
+  if (!options.sharded) {
+    saved = save(s, prefix, shards.begin()->second);
+  } else {
+    const Scope cpu = s.WithDevice("/device:CPU:*");
+    const Output is_s3 = NodeBuilder(cpu, "StaticRegexFullMatch")
+                             .Input(prefix)
+                             .Attr("pattern", std::string("^s3://.*"))
+                             .BuildOutput();
+    const Output part = text(cpu.WithOpName("Const"), ".part");
+    const Output temporary = text(cpu.WithOpName("Const"), "_temp/part");
+    const Output suffix = ops::Select(cpu, is_s3, part, temporary);
+    const Output base =
+        NodeBuilder(cpu, "StringJoin").Input(std::vector<Output>{prefix, suffix}).BuildOutput();
+    const Output count = ops::Const<int32_t>(in("num_shards"), static_cast<int32_t>(shards.size()));
+    std::vector<Output> names;
+    std::vector<Node*> done;
+    Scope host = s;
+    for (const auto& [device, members] : shards) {
+      host = s.WithDevice(HostBeside(device));
+      const std::string name = host.UniqueOpName("ShardedFilename");
+      const Output shard = ops::Const<int32_t>(exactly(host, name + "/shard"),
+                                               static_cast<int32_t>(names.size()));
+      names.push_back(NodeBuilder(exactly(host, name), "ShardedFilename")
+                          .Input(base)
+                          .Input(shard)
+                          .Input(count)
+                          .BuildOutput());
+      done.push_back(save(host, names.back(), members).node);
+      MarkManualControl(done.back());
+    }
+    FERRY_RETURN_IF_ERROR(s.status());
+    const std::string name = host.UniqueOpName("MergeV2Checkpoints");
+    const Output parts =
+        ops::Pack(exactly(host, name + "/checkpoint_prefixes").WithControlDependencies(done), names);
+    Node* merge = NodeBuilder(exactly(host, name), "MergeV2Checkpoints")
+                      .Input(parts)
+                      .Input(prefix)
+                      .Build();
+    MarkManualControl(merge);
+    saved = ops::Identity(host.WithControlDependencies({merge}).WithControlDependencies(done),
+                          prefix);
+  }
+  FERRY_RETURN_IF_ERROR(s.status());
+
+  // A group, whose members TensorFlow marks as those of the user's control edges.
+  const auto group = [](const Scope& at, const std::vector<Node*>& members) {
+    Node* all = ops::Group(at, members);
+    for (Node* n : members) MarkManualControl(n);
+    if (all) {
+      for (Node* n : all->control_inputs()) MarkManualControl(n);
+    }
+    return all;
+  };
+  std::vector<Node*> restored;  // The shards' groups, or, unsharded, the Assigns.
+  for (const auto& [device, members] : shards) {
+    const Scope host = s.WithDevice(HostBeside(device));
+    const std::string restore_name = host.UniqueOpName("RestoreV2");
+    const Lists l = lists(host, restore_name, members);
+    std::vector<DType> types;
+    for (const size_t i : members) types.push_back(dtypes[i]);
+    Node* restore = NodeBuilder(exactly(host, restore_name), "RestoreV2")
+                        .Input(prefix)
+                        .Input(l.keys)
+                        .Input(l.slices)
+                        .Attr("dtypes", types)
+                        .Build();
+    FERRY_RETURN_IF_ERROR(s.status());
+    std::vector<Node*> assigns;
+    for (const size_t i : members) {
+      Node* variable = variables[i].node;
+      const Scope at = in("Assign").WithDevice(device).ColocateWith(variable);
+      Output value(restore, static_cast<int>(assigns.size()));
+      const PartialShape& shape = variables[i].shape();
+      if (options.reshape) {
+        if (!shape.fully_defined()) {
+          return InvalidArgument("variable '", variable->name(), "' has the shape ",
+                                 shape.DebugString(), "; reshape needs a known one");
+        }
+        const std::vector<int32_t> dims(shape.dims().begin(), shape.dims().end());
+        const Scope by = s.WithDevice(device);
+        const std::string name = by.UniqueOpName("Reshape");
+        const Output target = ops::ConstVector<int32_t>(exactly(by, name + "/shape"), dims);
+        value = ops::Reshape(exactly(by, name), value, target);
+      }
+      const Output assign =
+          ops::Assign(at, variables[i], value, !options.reshape && shape.fully_defined());
+      FERRY_RETURN_IF_ERROR(s.status());
+      assigns.push_back(assign.node);
+    }
+    if (options.sharded) {
+      restored.push_back(group(in("restore_shard"), assigns));
+    } else {
+      restored = assigns;
+    }
+  }
+  Node* all = group(in("restore_all"), restored);
   FERRY_RETURN_IF_ERROR(s.status());
 
   proto::SaverDef def;
   def.set_filename_tensor_name(prefix.name());
   def.set_save_tensor_name(saved.name());
   def.set_restore_op_name(all->name());
+  def.set_sharded(options.sharded);
   def.set_version(proto::SaverDef::V2);
   return def;
+}
+
+std::optional<proto::SaverDef> FindSaveNodes(const Graph& graph, const std::vector<SaveItem>& items,
+                                             const SaveNodesOptions& options) {
+  const auto sorted = [](std::vector<SaveItem> list) {
+    std::sort(list.begin(), list.end(), [](const SaveItem& a, const SaveItem& b) {
+      return std::tie(a.key, a.slice) < std::tie(b.key, b.slice);
+    });
+    return list;
+  };
+  const std::vector<SaveItem> wanted = sorted(items);
+  for (const auto& node : graph.nodes()) {
+    absl::string_view scope = node->name();
+    if (node->op() != "NoOp" || !absl::ConsumeSuffix(&scope, "/restore_all")) continue;
+    absl::string_view suffix = scope;
+    int number;
+    if (!absl::ConsumePrefix(&suffix, options.name) ||
+        (!suffix.empty() &&
+         (!absl::ConsumePrefix(&suffix, "_") || !absl::SimpleAtoi(suffix, &number)))) {
+      continue;
+    }
+    const auto find = [&](absl::string_view name) {
+      return graph.FindNode(absl::StrCat(scope, "/", name));
+    };
+    const Node* input = find("filename/input");
+    const bool sharded = find("MergeV2Checkpoints") != nullptr;
+    if (!input || !find("Const") || !find("SaveV2") || sharded != options.sharded ||
+        (find("Reshape") != nullptr) != options.reshape) {
+      continue;
+    }
+    const absl::StatusOr<Tensor> filename = input->Attr<Tensor>("value");
+    if (!filename.ok() || filename->dtype() != DType::kString || filename->num_elements() != 1 ||
+        filename->data<std::string>()[0] != options.filename) {
+      continue;
+    }
+    proto::SaverDef def;
+    def.set_filename_tensor_name(absl::StrCat(scope, "/Const:0"));
+    def.set_save_tensor_name(
+        absl::StrCat(scope, sharded ? "/Identity:0" : "/control_dependency:0"));
+    def.set_restore_op_name(node->name());
+    def.set_sharded(sharded);
+    def.set_version(proto::SaverDef::V2);
+    const absl::StatusOr<std::vector<SaveItem>> found = FindSaveItems(graph, def);
+    if (!found.ok() || found->size() != wanted.size()) continue;
+    const std::vector<SaveItem> there = sorted(*found);
+    if (std::equal(there.begin(), there.end(), wanted.begin(),
+                   [](const SaveItem& a, const SaveItem& b) {
+                     return a.key == b.key && a.slice == b.slice && a.variable == b.variable;
+                   })) {
+      return def;
+    }
+  }
+  return std::nullopt;
 }
 
 absl::StatusOr<std::vector<SaveItem>> FindSaveItems(const Graph& graph,
@@ -190,10 +369,190 @@ absl::StatusOr<std::vector<SaveItem>> FindSaveItems(const Graph& graph,
   return items;
 }
 
+namespace {
+
+bool HoldsVariables(const std::string& collection) {
+  static const char* const kNames[] = {kGlobalVariables,         kTrainableVariables,
+                                       kLocalVariables,          kModelVariables,
+                                       kMovingAverageVariables, kGlobalStep};
+  return std::find(std::begin(kNames), std::end(kNames), collection) != std::end(kNames);
+}
+
+// What stands before the name in "name:0", "^name" or "loc:@name".
+absl::string_view Mark(absl::string_view name) {
+  if (absl::StartsWith(name, "^")) return name.substr(0, 1);
+  if (absl::StartsWith(name, "loc:@")) return name.substr(0, 5);
+  return name.substr(0, 0);
+}
+
+// The name under another scope.
+std::string Prefixed(const std::string& scope, const std::string& name) {
+  if (scope.empty() || name.empty()) return name;
+  const absl::string_view mark = Mark(name);
+  return absl::StrCat(mark, scope, "/", absl::string_view(name).substr(mark.size()));
+}
+
+// Takes the scope off the name; false when it isn't in there.
+bool Strip(const std::string& scope, std::string* name) {
+  if (scope.empty() || name->empty()) return true;
+  const absl::string_view mark = Mark(*name);
+  absl::string_view rest = absl::string_view(*name).substr(mark.size());
+  if (!absl::ConsumePrefix(&rest, scope + "/")) return false;
+  *name = absl::StrCat(mark, rest);
+  return true;
+}
+
+std::vector<std::string*> NamesIn(proto::VariableDef* v) {
+  return {v->mutable_variable_name(), v->mutable_initial_value_name(),
+          v->mutable_initializer_name(), v->mutable_snapshot_name()};
+}
+
+std::vector<std::string*> NamesIn(proto::SaverDef* def) {
+  return {def->mutable_filename_tensor_name(), def->mutable_save_tensor_name(),
+          def->mutable_restore_op_name()};
+}
+
+std::string ScopeOf(absl::string_view name) {
+  const size_t slash = name.rfind('/');
+  return std::string(slash == absl::string_view::npos ? "" : name.substr(0, slash));
+}
+
+// The node of a tensor's, node's or control input's name.
+std::string NodeOf(absl::string_view name) {
+  name.remove_prefix(Mark(name).size());
+  return std::string(name.substr(0, name.rfind(':')));
+}
+
+// Whether the op saves or restores: what tells a Saver's scope.
+bool SavesOrRestores(const std::string& op) {
+  static const char* const kOps[] = {"SaveV2",    "Save",    "SaveSlices",
+                                     "RestoreV2", "Restore", "RestoreSlice"};
+  return std::find(std::begin(kOps), std::end(kOps), op) != std::end(kOps);
+}
+
+// Removes the nodes of the Savers that aren't `def`'s.
+void ClearExtraneousSavers(const proto::SaverDef* def, proto::GraphDef* graph) {
+  std::set<std::string> scopes;
+  for (const proto::NodeDef& n : graph->node()) {
+    if (SavesOrRestores(n.op())) scopes.insert(ScopeOf(n.name()));
+  }
+  scopes.erase("");
+  if (def) {
+    scopes.erase(ScopeOf(NodeOf(def->save_tensor_name())));
+    scopes.erase(ScopeOf(def->restore_op_name()));
+  }
+  const auto in_scope = [&](std::string name) {
+    for (name = ScopeOf(name); !name.empty(); name = ScopeOf(name)) {
+      if (scopes.count(name) > 0) return true;
+    }
+    return false;
+  };
+  std::map<std::string, const proto::NodeDef*> removed;
+  std::vector<std::string> needed;
+  for (const proto::NodeDef& n : graph->node()) {
+    if (in_scope(n.name())) {
+      removed[n.name()] = &n;
+    } else {
+      for (const std::string& in : n.input()) needed.push_back(NodeOf(in));
+    }
+  }
+  while (!needed.empty()) {
+    const auto it = removed.find(needed.back());
+    needed.pop_back();
+    if (it == removed.end()) continue;
+    for (const std::string& in : it->second->input()) needed.push_back(NodeOf(in));
+    removed.erase(it);
+  }
+  std::set<std::string> names;
+  for (const auto& [name, node] : removed) names.insert(name);
+  auto* nodes = graph->mutable_node();
+  nodes->erase(std::remove_if(nodes->begin(), nodes->end(),
+                              [&](const proto::NodeDef& n) { return names.count(n.name()) > 0; }),
+               nodes->end());
+}
+
+// Leaves the nodes of the scope; gives the names of the inputs that they have from elsewhere.
+std::vector<std::string> TakeScope(const std::string& scope, proto::GraphDef* graph) {
+  std::vector<std::string> unbound;
+  proto::GraphDef taken;
+  for (proto::NodeDef& n : *graph->mutable_node()) {
+    if (!Strip(scope, n.mutable_name())) continue;
+    for (std::string& in : *n.mutable_input()) {
+      if (Strip(scope, &in)) continue;
+      const absl::string_view mark = Mark(in);
+      in = absl::StrCat(mark, "$unbound_inputs_", absl::string_view(in).substr(mark.size()));
+      if (std::find(unbound.begin(), unbound.end(), in) == unbound.end()) unbound.push_back(in);
+    }
+    const auto group = n.mutable_attr()->find("_class");
+    if (group != n.mutable_attr()->end()) {
+      auto* list = group->second.mutable_list()->mutable_s();
+      list->erase(std::remove_if(list->begin(), list->end(),
+                                 [&](std::string& s) { return !Strip(scope, &s); }),
+                  list->end());
+      if (list->empty()) n.mutable_attr()->erase("_class");
+    }
+    const auto frame = n.mutable_attr()->find("frame_name");
+    if (frame != n.mutable_attr()->end()) Strip(scope, frame->second.mutable_s());
+    *taken.add_node() = std::move(n);
+  }
+  graph->mutable_node()->Swap(taken.mutable_node());
+  return unbound;
+}
+
+// What of a collection belongs to the scope.
+absl::StatusOr<proto::CollectionDef> TakeScope(const std::string& scope, const std::string& name,
+                                               const proto::CollectionDef& collection) {
+  proto::CollectionDef taken;
+  if (collection.has_node_list()) {
+    taken.mutable_node_list();
+    for (std::string v : collection.node_list().value()) {
+      if (Strip(scope, &v)) taken.mutable_node_list()->add_value(v);
+    }
+  } else if (collection.has_bytes_list() && HoldsVariables(name)) {
+    taken.mutable_bytes_list();
+    for (const std::string& v : collection.bytes_list().value()) {
+      proto::VariableDef variable;
+      if (!variable.ParseFromString(v)) {
+        return DataLoss("collection '", name, "' holds an entry that is no VariableDef");
+      }
+      bool inside = true;
+      for (std::string* field : NamesIn(&variable)) inside = Strip(scope, field) && inside;
+      if (inside) taken.mutable_bytes_list()->add_value(variable.SerializeAsString());
+    }
+  } else {
+    taken = collection;
+  }
+  return taken;
+}
+
+}  // namespace
+
+void PrefixSaverDef(const std::string& scope, proto::SaverDef* def) {
+  for (std::string* field : NamesIn(def)) *field = Prefixed(scope, *field);
+}
+
 absl::StatusOr<proto::MetaGraphDef> ExportMetaGraph(const Graph& graph,
                                                     const ExportOptions& options) {
+  const std::string scope(absl::StripSuffix(options.export_scope, "/"));
   proto::MetaGraphDef meta;
   graph.ToGraphDef(meta.mutable_graph_def());
+  for (proto::NodeDef& n : *meta.mutable_graph_def()->mutable_node()) {
+    // The shapes that are known, where TensorFlow's importers look for them.
+    const Node* node = graph.FindNode(n.name());
+    if (node && node->info() && node->num_outputs() > 0) {
+      std::vector<PartialShape> shapes;
+      for (int i = 0; i < node->num_outputs(); ++i) shapes.push_back(node->output_shape(i));
+      (*n.mutable_attr())["_output_shapes"] = MakeAttr(shapes);
+    }
+  }
+  if (options.clear_extraneous_savers) {
+    ClearExtraneousSavers(options.saver_def, meta.mutable_graph_def());
+  }
+  std::vector<std::string> unbound;
+  if (!scope.empty()) unbound = TakeScope(scope, meta.mutable_graph_def());
+  if (!scope.empty() && meta.graph_def().node().empty()) {
+    return InvalidArgument("export_scope '", scope, "': the graph has no nodes in that scope");
+  }
   std::set<std::string> used;
   auto strip = [&](proto::NodeDef* n) {
     used.insert(n->op());
@@ -208,16 +567,7 @@ absl::StatusOr<proto::MetaGraphDef> ExportMetaGraph(const Graph& graph,
       }
     }
   };
-  for (proto::NodeDef& n : *meta.mutable_graph_def()->mutable_node()) {
-    // The shapes that are known, where TensorFlow's importers look for them.
-    const Node* node = graph.FindNode(n.name());
-    if (node && node->info() && node->num_outputs() > 0) {
-      std::vector<PartialShape> shapes;
-      for (int i = 0; i < node->num_outputs(); ++i) shapes.push_back(node->output_shape(i));
-      (*n.mutable_attr())["_output_shapes"] = MakeAttr(shapes);
-    }
-    strip(&n);
-  }
+  for (proto::NodeDef& n : *meta.mutable_graph_def()->mutable_node()) strip(&n);
   for (proto::FunctionDef& f : *meta.mutable_graph_def()->mutable_library()->mutable_function()) {
     for (proto::NodeDef& n : *f.mutable_node_def()) strip(&n);
   }
@@ -227,31 +577,37 @@ absl::StatusOr<proto::MetaGraphDef> ExportMetaGraph(const Graph& graph,
   }
   for (const std::string& tag : options.tags) info->add_tags(tag);
   info->set_stripped_default_attrs(options.strip_default_attrs);
-  if (options.saver_def) *meta.mutable_saver_def() = *options.saver_def;
+  if (options.saver_def) {
+    proto::SaverDef def = *options.saver_def;
+    bool inside = true;
+    for (std::string* field : NamesIn(&def)) inside = Strip(scope, field) && inside;
+    if (inside) *meta.mutable_saver_def() = def;
+  }
   for (const auto& [name, collection] : graph.collections()) {
-    (*meta.mutable_collection_def())[name] = collection;
+    if (options.collection_list &&
+        std::find(options.collection_list->begin(), options.collection_list->end(), name) ==
+            options.collection_list->end()) {
+      continue;
+    }
+    FERRY_ASSIGN_OR_RETURN(proto::CollectionDef taken, TakeScope(scope, name, collection));
+    if (options.clear_extraneous_savers && name == "savers" && taken.has_bytes_list()) {
+      auto* savers = taken.mutable_bytes_list()->mutable_value();
+      savers->erase(std::remove_if(savers->begin(), savers->end(),
+                                   [&](const std::string& v) {
+                                     proto::SaverDef def;
+                                     return !options.saver_def || !def.ParseFromString(v) ||
+                                            def.restore_op_name() !=
+                                                options.saver_def->restore_op_name();
+                                   }),
+                    savers->end());
+    }
+    (*meta.mutable_collection_def())[name] = std::move(taken);
+  }
+  for (const std::string& input : unbound) {
+    (*meta.mutable_collection_def())["unbound_inputs"].mutable_bytes_list()->add_value(input);
   }
   return meta;
 }
-
-namespace {
-
-// "name:0" or "^name" or "loc:@name" under another scope.
-std::string Prefixed(const std::string& scope, const std::string& name) {
-  if (scope.empty() || name.empty()) return name;
-  if (name[0] == '^') return absl::StrCat("^", scope, "/", name.substr(1));
-  if (absl::StartsWith(name, "loc:@")) return absl::StrCat("loc:@", scope, "/", name.substr(5));
-  return absl::StrCat(scope, "/", name);
-}
-
-bool HoldsVariables(const std::string& collection) {
-  static const char* const kNames[] = {"variables",       "trainable_variables",
-                                       "local_variables", "model_variables",
-                                       "moving_average_variables", "global_step"};
-  return std::find(std::begin(kNames), std::end(kNames), collection) != std::end(kNames);
-}
-
-}  // namespace
 
 absl::StatusOr<ImportedMetaGraph> ImportMetaGraph(const proto::MetaGraphDef& meta,
                                                   const ImportMetaOptions& options, Graph* graph) {
@@ -262,11 +618,16 @@ absl::StatusOr<ImportedMetaGraph> ImportMetaGraph(const proto::MetaGraphDef& met
   ImportOptions import;
   import.prefix = options.import_scope;
   import.input_map = options.input_map;
+  import.return_elements = options.return_elements;
   import.clear_devices = options.clear_devices;
   import.uniquify_names = true;
+  const std::string scope =
+      options.import_scope.empty() || absl::EndsWith(options.import_scope, "/")
+          ? std::string(absl::StripSuffix(options.import_scope, "/"))
+          : graph->UniqueName(options.import_scope, /*mark_as_used=*/false);
+  imported.scope = scope;
   FERRY_RETURN_IF_ERROR(ImportGraphDef(import, def, graph, &imported.nodes));
 
-  const std::string& scope = options.import_scope;
   for (const auto& [name, collection] : meta.collection_def()) {
     proto::CollectionDef& to = (*graph->mutable_collections())[name];
     proto::CollectionDef from = collection;
@@ -279,11 +640,7 @@ absl::StatusOr<ImportedMetaGraph> ImportMetaGraph(const proto::MetaGraphDef& met
         if (!variable.ParseFromString(v)) {
           return DataLoss("collection '", name, "' holds an entry that is no VariableDef");
         }
-        for (std::string* field :
-             {variable.mutable_variable_name(), variable.mutable_initial_value_name(),
-              variable.mutable_initializer_name(), variable.mutable_snapshot_name()}) {
-          *field = Prefixed(scope, *field);
-        }
+        for (std::string* field : NamesIn(&variable)) *field = Prefixed(scope, *field);
         variable.SerializeToString(&v);
       }
     }
@@ -306,11 +663,7 @@ absl::StatusOr<ImportedMetaGraph> ImportMetaGraph(const proto::MetaGraphDef& met
   if (meta.has_saver_def()) {
     imported.has_saver_def = true;
     imported.saver_def = meta.saver_def();
-    for (std::string* field : {imported.saver_def.mutable_filename_tensor_name(),
-                               imported.saver_def.mutable_save_tensor_name(),
-                               imported.saver_def.mutable_restore_op_name()}) {
-      *field = Prefixed(scope, *field);
-    }
+    PrefixSaverDef(scope, &imported.saver_def);
   }
   return imported;
 }
@@ -350,8 +703,16 @@ absl::StatusOr<std::string> SerializeMetaGraph(const proto::MetaGraphDef& meta) 
 }
 
 absl::Status WriteMetaGraph(FileSystem* fs, const std::string& path,
-                            const proto::MetaGraphDef& meta) {
-  FERRY_ASSIGN_OR_RETURN(std::string bytes, SerializeMetaGraph(meta));
+                            const proto::MetaGraphDef& meta, bool as_text) {
+  std::string bytes;
+  if (as_text) {
+    if (!google::protobuf::TextFormat::PrintToString(meta, &bytes)) {
+      return Internal("a meta graph can't be written as text");
+    }
+    bytes = TextCrcLine(bytes) + bytes;
+  } else {
+    FERRY_ASSIGN_OR_RETURN(bytes, SerializeMetaGraph(meta));
+  }
   return WriteFileAtomically(fs, path, bytes);
 }
 
@@ -373,6 +734,9 @@ absl::StatusOr<proto::MetaGraphDef> ParseMetaGraph(const std::string& bytes,
       return DataLoss(file_name, ": Checksum does not match: stored ", stored,
                       " vs. calculated on the bytes ", found);
     }
+  }
+  if (!TextCrcMatches(bytes)) {
+    return DataLoss(file_name, ": damaged: its contents don't match the crc in its first line");
   }
   proto::MetaGraphDef meta;
   // An empty message parses from no bytes at all; a file of none is no meta graph.

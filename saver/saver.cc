@@ -7,6 +7,8 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
+#include <functional>
 #include <limits>
 #include <set>
 #include <thread>
@@ -105,6 +107,29 @@ bool RemoveCheckpoint(FileSystem* fs, const std::string& prefix, const std::stri
   return true;
 }
 
+// The value of an integer scalar variable, while nothing changes it.
+absl::StatusOr<int64_t> IntegerOf(const Variable& v) {
+  if (!v.initialized()) {
+    return FailedPrecondition("Attempting to use uninitialized value ", v.name());
+  }
+  const Tensor& t = v.tensor();
+  const bool wide = t.dtype() == DType::kInt64;
+  if ((!wide && t.dtype() != DType::kInt32) || t.num_elements() != 1) {
+    return InvalidArgument("the global step '", v.name(), "' is no integer scalar, but ",
+                           DTypeName(t.dtype()), " ", t.shape().DebugString());
+  }
+  int64_t value = 0;
+  if (GpuDevice* gpu = v.gpu()) {
+    FERRY_RETURN_IF_ERROR(gpu->CopyToHost(GpuStream::kCompute, &value, t.raw(), t.bytes()));
+    GpuEvent done;
+    FERRY_RETURN_IF_ERROR(gpu->Record(GpuStream::kCompute, &done));
+    FERRY_RETURN_IF_ERROR(gpu->Synchronize(done));
+  } else {
+    std::memcpy(&value, t.raw(), t.bytes());
+  }
+  return wide ? value : static_cast<int64_t>(static_cast<int32_t>(value));
+}
+
 }  // namespace
 
 struct Saver::Rep {
@@ -115,7 +140,8 @@ struct Saver::Rep {
 
   Graph* const graph;
   const SaverOptions options;
-  const std::vector<SaveItem> items;  // By key.
+  bool built = true;            // False from defer_build on until Build.
+  std::vector<SaveItem> items;  // By key.
 
   Mutex graph_mu;  // For the two below.
   std::optional<proto::SaverDef> def ABSL_GUARDED_BY(graph_mu);
@@ -137,18 +163,36 @@ struct Saver::Rep {
   std::vector<std::string> to_remove ABSL_GUARDED_BY(mu);  // Evicted, but it didn't work yet.
   double next_kept_time ABSL_GUARDED_BY(mu) = 0;
   double last_preserved_time ABSL_GUARDED_BY(mu) = 0;
+  CheckpointNotes notes ABSL_GUARDED_BY(mu);
   std::thread worker ABSL_GUARDED_BY(mu);
 
-  StagingRing ring;
+  std::deque<StagingRing> rings;    // One a shard.
   std::unique_ptr<ShadowPool> pool;  // Made with the worker.
 
+  absl::Status CheckBuilt() const {
+    if (built) return absl::OkStatus();
+    return FailedPrecondition("`build()` should be called before save if defer_build==True: call "
+                              "Build() before the saver is used");
+  }
+
   // ---- The graph ----
-  absl::StatusOr<proto::SaverDef> AddNodes(Graph* to, const std::vector<SaveItem>& of) const {
+  SaveNodesOptions NodesOptions() const {
     SaveNodesOptions nodes;
     if (!options.name.empty()) nodes.name = options.name;
     nodes.filename = options.filename;
     nodes.reshape = options.reshape;
-    FERRY_ASSIGN_OR_RETURN(proto::SaverDef made, AddSaveNodes(to, of, nodes));
+    nodes.sharded = options.sharded;
+    return nodes;
+  }
+  // The def of save nodes in `to`, which get there now unless they are there. REQUIRES: items.
+  absl::StatusOr<proto::SaverDef> AddNodes(Graph* to, const std::vector<SaveItem>& of) const {
+    const SaveNodesOptions nodes = NodesOptions();
+    proto::SaverDef made;
+    if (std::optional<proto::SaverDef> there = FindSaveNodes(*to, of, nodes)) {
+      made = *std::move(there);
+    } else {
+      FERRY_ASSIGN_OR_RETURN(made, AddSaveNodes(to, of, nodes));
+    }
     made.set_max_to_keep(options.max_to_keep);
     made.set_keep_checkpoint_every_n_hours(
         static_cast<float>(options.keep_checkpoint_every_n_hours));
@@ -156,6 +200,7 @@ struct Saver::Rep {
   }
 
   absl::StatusOr<proto::SaverDef> Def() ABSL_EXCLUSIVE_LOCKS_REQUIRED(graph_mu) {
+    FERRY_RETURN_IF_ERROR(CheckBuilt());
     if (!def) {
       FERRY_ASSIGN_OR_RETURN(def, AddNodes(graph, items));
     }
@@ -166,6 +211,7 @@ struct Saver::Rep {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(graph_mu) {
     ExportOptions exporting;
     exporting.strip_default_attrs = strip;
+    if (items.empty()) return ExportMetaGraph(*graph, exporting);
     if (def) {
       exporting.saver_def = &*def;
       return ExportMetaGraph(*graph, exporting);
@@ -206,6 +252,15 @@ struct Saver::Rep {
     return session->VariableOf(item.variable.node);
   }
 
+  // What a saver without variables saves, as TensorFlow's does.
+  absl::Status WriteMetaAlone(FileSystem* fs, const std::string& prefix, const SaveOptions& save) {
+    if (!save.write_meta_graph) return absl::OkStatus();
+    std::string path = prefix;
+    if (save.global_step) absl::StrAppend(&path, "-", *save.global_step);
+    FERRY_ASSIGN_OR_RETURN(const auto bytes, MetaBytes(save.strip_default_attrs));
+    return WriteFileAtomically(fs, absl::StrCat(path, ".", save.meta_graph_suffix), *bytes);
+  }
+
   // ---- Saving ----
   absl::StatusOr<std::unique_ptr<Job>> Prepare(Session* session, const std::string& prefix,
                                                const SaveOptions& save, ShadowPool* shadow) {
@@ -218,14 +273,10 @@ struct Saver::Rep {
     if (state.find('/') != std::string::npos) {
       return InvalidArgument("'latest_filename' must not contain path components: '", state, "'");
     }
-    if (save.global_step) {
-      if (*save.global_step < 0) {
-        return InvalidArgument("global_step is ", *save.global_step, "; it must not be negative");
-      }
-      job->prefix = options.pad_step_number
-                        ? absl::StrFormat("%s-%08d", prefix, *save.global_step)
-                        : absl::StrFormat("%s-%d", prefix, *save.global_step);
-    } else if (BaseName(prefix) == state) {
+    if (save.global_step && save.global_step_variable) {
+      return InvalidArgument("global_step is given both as a number and as a variable");
+    }
+    if (!save.global_step && !save.global_step_variable && BaseName(prefix) == state) {
       return InvalidArgument("'latest_filename' collides with 'save_path': '", state, "' and '",
                              prefix, "'");
     }
@@ -242,23 +293,83 @@ struct Saver::Rep {
       FERRY_ASSIGN_OR_RETURN(Variable * v, Find(session, item));
       variables.push_back(v);
     }
-    FERRY_ASSIGN_OR_RETURN(job->snapshot,
-                           Snapshot::Take(session->variables(), variables, shadow));
+    std::optional<int64_t> step = save.global_step;
+    std::function<absl::Status()> read_step;
+    if (save.global_step_variable) {
+      FERRY_ASSIGN_OR_RETURN(const Variable* v,
+                             session->VariableOf(save.global_step_variable.ref.node));
+      read_step = [v, &step]() -> absl::Status {
+        FERRY_ASSIGN_OR_RETURN(step, IntegerOf(*v));
+        return absl::OkStatus();
+      };
+    }
+    FERRY_ASSIGN_OR_RETURN(
+        job->snapshot, Snapshot::Take(session->variables(), variables, shadow, read_step));
+    if (step) {
+      if (*step < 0) {
+        return InvalidArgument("global_step is ", *step, "; it must not be negative");
+      }
+      job->prefix = options.pad_step_number ? absl::StrFormat("%s-%08d", prefix, *step)
+                                            : absl::StrFormat("%s-%d", prefix, *step);
+    }
     return job;
+  }
+
+  // Adds variable i of the snapshot.
+  static absl::Status Add(BundleWriter* writer, const SaveItem& item, Snapshot* snapshot,
+                          SnapshotSource* source, int i) {
+    const Variable& v = snapshot->variable(i);
+    const TensorShape& shape = snapshot->shape(i);
+    const bool strings = v.dtype() == DType::kString;
+    if (item.slice.empty()) {
+      return strings ? writer->Add(item.key, snapshot->strings(i))
+                     : writer->Add(item.key, v.dtype(), shape, source);
+    }
+    FERRY_ASSIGN_OR_RETURN(const ShapeAndSlice part, ParseShapeAndSlice(item.slice));
+    if (part.shape != shape) {
+      return InvalidArgument("variable '", v.name(), "' has the shape ", shape.DebugString(),
+                             "; its slice '", item.slice, "' of '", item.key, "' has ",
+                             part.shape.DebugString());
+    }
+    return strings
+               ? writer->AddSlice(item.key, part.full_shape, part.slice, snapshot->strings(i))
+               : writer->AddSlice(item.key, v.dtype(), part.full_shape, part.slice, source);
   }
 
   // Writes the checkpoint, then the state file; evicts. Runs on one thread at a time.
   absl::Status Write(Job* job, SaveStats* done) {
-    BundleWriterOptions writing;
-    bool any_gpu = false;
-    for (int i = 0; i < job->snapshot->size(); ++i) {
-      writing.block.expected_bytes += job->snapshot->bytes(i);
-      any_gpu = any_gpu || job->snapshot->variable(i).gpu();
+    // What goes into which data file.
+    std::vector<std::vector<size_t>> shards(1);
+    if (options.sharded) {
+      shards.clear();
+      for (auto& [device, members] : ItemsByDevice(items)) shards.push_back(std::move(members));
+    } else {
+      for (size_t i = 0; i < items.size(); ++i) shards[0].push_back(i);
     }
-    FERRY_RETURN_IF_ERROR(
-        ring.Init(StagingRing::kUsualSlots, StagingRing::kUsualSlotBytes, any_gpu));
-    writing.ring = &ring;
+    // The rings of all shards together take about as much memory as one does alone.
+    const size_t slot_bytes =
+        std::max<size_t>(1, StagingRing::kUsualSlotBytes / StagingRing::kAlignment / shards.size()) *
+        StagingRing::kAlignment;
+    if (rings.size() < shards.size()) rings.resize(shards.size());
+    BundleWriterOptions writing;
+    for (size_t k = 0; k < shards.size(); ++k) {
+      uint64_t bytes = 0;
+      bool any_gpu = false;
+      for (const size_t i : shards[k]) {
+        bytes += job->snapshot->bytes(static_cast<int>(i));
+        any_gpu = any_gpu || job->snapshot->variable(static_cast<int>(i)).gpu();
+      }
+      done->bytes += static_cast<int64_t>(bytes);
+      FERRY_RETURN_IF_ERROR(rings[k].Init(StagingRing::kUsualSlots, slot_bytes, any_gpu));
+      if (k == 0) {
+        writing.ring = &rings[k];
+        writing.block.expected_bytes = bytes;
+      } else {
+        writing.more_shards.push_back({&rings[k], bytes});
+      }
+    }
     std::deque<SnapshotSource> sources;  // Until FinishData.
+    for (int i = 0; i < job->snapshot->size(); ++i) sources.emplace_back(job->snapshot.get(), i);
     // Holds the directory's lock until the end of this function.
     FERRY_ASSIGN_OR_RETURN(std::unique_ptr<BundleWriter> writer,
                            BundleWriter::Open(job->fs, job->prefix, writing));
@@ -267,32 +378,20 @@ struct Saver::Rep {
           writer->AddFile(absl::StrCat(job->prefix, ".", job->options.meta_graph_suffix), *job->meta,
                           BundleWriter::Named::kBeforeCommit));
     }
-    for (int i = 0; i < job->snapshot->size(); ++i) {
-      const SaveItem& item = items[static_cast<size_t>(i)];
-      const Variable& v = job->snapshot->variable(i);
-      const TensorShape& shape = job->snapshot->shape(i);
-      SnapshotSource& source = sources.emplace_back(job->snapshot.get(), i);
-      absl::Status status;
-      if (item.slice.empty()) {
-        status = v.dtype() == DType::kString
-                     ? writer->Add(item.key, job->snapshot->strings(i))
-                     : writer->Add(item.key, v.dtype(), shape, &source);
-      } else {
-        FERRY_ASSIGN_OR_RETURN(const ShapeAndSlice part, ParseShapeAndSlice(item.slice));
-        if (part.shape != shape) {
-          return InvalidArgument("variable '", v.name(), "' has the shape ", shape.DebugString(),
-                                 "; its slice '", item.slice, "' of '", item.key, "' has ",
-                                 part.shape.DebugString());
-        }
-        status = v.dtype() == DType::kString
-                     ? writer->AddSlice(item.key, part.full_shape, part.slice,
-                                        job->snapshot->strings(i))
-                     : writer->AddSlice(item.key, v.dtype(), part.full_shape, part.slice, &source);
+    std::vector<absl::Status> written(shards.size());
+    const auto write_shard = [&](size_t k) {
+      for (const size_t i : shards[k]) {
+        written[k] = Add(writer->shard(k), items[i], job->snapshot.get(), &sources[i],
+                         static_cast<int>(i));
+        if (!written[k].ok()) return;
       }
-      FERRY_RETURN_IF_ERROR(status);
-      done->bytes += static_cast<int64_t>(job->snapshot->bytes(i));
-    }
-    FERRY_RETURN_IF_ERROR(writer->FinishData());
+      written[k] = writer->shard(k)->FinishData();
+    };
+    std::vector<std::thread> threads;
+    for (size_t k = 1; k < shards.size(); ++k) threads.emplace_back(write_shard, k);
+    write_shard(0);
+    for (std::thread& t : threads) t.join();
+    for (const absl::Status& status : written) FERRY_RETURN_IF_ERROR(status);
     done->snapshot = job->snapshot->stats();
     job->snapshot.reset();  // Training needs no more copies.
     Retention retention;
@@ -311,6 +410,7 @@ struct Saver::Rep {
         last = retention.kept;
         next_kept_time = retention.next_kept_time;
         last_preserved_time = retention.last_preserved_time;
+        notes.metrics = retention.metrics;
         retention.evicted.insert(retention.evicted.begin(), to_remove.begin(), to_remove.end());
         to_remove.clear();
       } else {
@@ -334,14 +434,18 @@ struct Saver::Rep {
     decltype(last) all;   // With the new one as the newest.
     decltype(last) kept;  // Of these.
     std::vector<std::string> evicted;
+    std::map<std::string, double> metrics;  // Of `kept`.
     double next_kept_time = 0, last_preserved_time = 0;
     std::string state;
   };
 
   absl::StatusOr<Retention> PlanRetention(const Job& job) {
     Retention r;
+    CheckpointNotes kept_notes;
     {
       MutexLock lock(&mu);
+      kept_notes = notes;
+      r.metrics = notes.metrics;
       r.all = last;
       r.next_kept_time = next_kept_time;
       r.last_preserved_time = last_preserved_time;
@@ -350,11 +454,25 @@ struct Saver::Rep {
                                [&](const auto& p) { return p.first == job.prefix; }),
                 r.all.end());
     r.all.emplace_back(job.prefix, WallSeconds());
+    r.metrics.erase(job.prefix);
+    if (job.options.metric && !std::isnan(*job.options.metric)) {
+      r.metrics[job.prefix] = *job.options.metric;
+    }
+    std::set<std::string> stay = kept_notes.protected_paths;
+    const std::vector<std::pair<std::string, double>> best = BestOf(r.all, r.metrics);
+    for (size_t i = 0; i < best.size() && i < static_cast<size_t>(options.keep_best); ++i) {
+      stay.insert(best[i].first);
+    }
     // All that are due go, not only one a save: a lowered max_to_keep takes effect at once.
-    auto oldest = r.all.begin();
-    for (; options.max_to_keep > 0 && r.all.end() - oldest > options.max_to_keep; ++oldest) {
-      const auto& [path, time] = *oldest;
-      if (std::isinf(time)) continue;  // Protected: see set_last_checkpoints.
+    for (auto p = r.all.begin(); p != r.all.end(); ++p) {
+      const auto& [path, time] = *p;
+      if (options.max_to_keep == 0 || r.all.end() - p <= options.max_to_keep ||
+          stay.count(path) > 0) {
+        r.kept.push_back(*p);
+        continue;
+      }
+      r.metrics.erase(path);
+      if (std::isinf(time)) continue;  // See set_last_checkpoints.
       if (time > r.next_kept_time) {
         r.next_kept_time += options.keep_checkpoint_every_n_hours * 3600;
         r.last_preserved_time = time;
@@ -362,7 +480,7 @@ struct Saver::Rep {
         r.evicted.push_back(path);
       }
     }
-    r.kept.assign(oldest, r.all.end());
+    kept_notes.metrics = r.metrics;
     std::vector<std::string> paths;
     std::vector<double> times;
     for (const auto& [path, time] : r.kept) {
@@ -376,8 +494,23 @@ struct Saver::Rep {
     FERRY_ASSIGN_OR_RETURN(
         r.state, GenerateCheckpointState(DirName(job.prefix), job.prefix, paths, times,
                                          r.last_preserved_time, StateFileName(job.options),
-                                         options.save_relative_paths));
+                                         options.save_relative_paths, kept_notes));
     return r;
+  }
+
+  // Those of `paths` that have a metric, the best first; of equal ones, the newest.
+  std::vector<std::pair<std::string, double>> BestOf(
+      const std::vector<std::pair<std::string, double>>& paths,
+      const std::map<std::string, double>& metrics) const {
+    std::vector<std::pair<std::string, double>> best;
+    for (auto p = paths.rbegin(); p != paths.rend(); ++p) {
+      const auto it = metrics.find(p->first);
+      if (it != metrics.end()) best.push_back(*it);
+    }
+    std::stable_sort(best.begin(), best.end(), [this](const auto& a, const auto& b) {
+      return options.lower_is_better ? a.second < b.second : a.second > b.second;
+    });
+    return best;
   }
 
   // ---- The background thread ----
@@ -488,48 +621,99 @@ absl::Status CheckItems(const std::vector<SaveItem>& items, bool allow_empty) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Saver>> Saver::Create(Graph* graph, const SaverOptions& options) {
-  if (options.max_to_keep < 0) {
-    return InvalidArgument("max_to_keep is ", options.max_to_keep, "; 0 keeps all checkpoints");
+  if (options.max_to_keep < 0 || options.keep_best < 0) {
+    return InvalidArgument("max_to_keep is ", options.max_to_keep, " and keep_best ",
+                           options.keep_best, "; 0 keeps all checkpoints, and no best ones");
   }
-  std::vector<SaveItem> items;
+  if (options.write_version != proto::SaverDef::V2) {
+    return InvalidArgument("write_version is ",
+                           proto::SaverDef::CheckpointFormatVersion_Name(options.write_version),
+                           "; checkpoints are written in the V2 format only");
+  }
   if (!options.var_map.empty() && !options.var_list.empty()) {
     return InvalidArgument("a Saver takes a list of variables or a map, not both");
   }
-  for (const auto& [key, v] : options.var_map) items.push_back({key, v.ref, ""});
+  std::unique_ptr<Saver> saver(
+      new Saver(std::make_unique<Rep>(graph, options, std::vector<SaveItem>())));
+  saver->rep_->built = false;
+  if (options.defer_build) {
+    if (!options.var_list.empty() || !options.var_map.empty()) {
+      return InvalidArgument("If `var_list` is provided then build cannot be deferred");
+    }
+    return saver;
+  }
+  FERRY_RETURN_IF_ERROR(saver->Build());
+  return saver;
+}
+
+absl::Status Saver::Build() {
+  if (rep_->built) return absl::OkStatus();
+  const SaverOptions& options = rep_->options;
+  std::vector<SaveItem> items;
+  for (const auto& [key, v] : options.var_map) {
+    if (!v) return InvalidArgument("the variable for '", key, "' in the Saver's map is empty");
+    items.push_back({key, v.ref, ""});
+  }
   for (const VariableHandle& v : options.var_list) {
     if (!v) return InvalidArgument("a variable in the Saver's list is empty");
     items.push_back({v.name(), v.ref, ""});
   }
   if (items.empty()) {
-    FERRY_ASSIGN_OR_RETURN(items, AllSaveable(*graph));
+    FERRY_ASSIGN_OR_RETURN(items, AllSaveable(*rep_->graph));
   }
   std::stable_sort(items.begin(), items.end(),
                    [](const SaveItem& a, const SaveItem& b) { return a.key < b.key; });
   FERRY_RETURN_IF_ERROR(CheckItems(items, options.allow_empty));
-  return std::unique_ptr<Saver>(
-      new Saver(std::make_unique<Rep>(graph, options, std::move(items))));
+  rep_->items = std::move(items);
+  rep_->built = true;
+  return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<Saver>> Saver::FromProto(Graph* graph, const proto::SaverDef& def) {
-  FERRY_ASSIGN_OR_RETURN(std::vector<SaveItem> items, FindSaveItems(*graph, def));
+absl::StatusOr<std::unique_ptr<Saver>> Saver::FromProto(Graph* graph, const proto::SaverDef& def,
+                                                        const std::string& import_scope) {
+  proto::SaverDef scoped = def;
+  PrefixSaverDef(import_scope, &scoped);
+  FERRY_ASSIGN_OR_RETURN(std::vector<SaveItem> items, FindSaveItems(*graph, scoped));
   std::stable_sort(items.begin(), items.end(),
                    [](const SaveItem& a, const SaveItem& b) { return a.key < b.key; });
   FERRY_RETURN_IF_ERROR(CheckItems(items, false));
   SaverOptions options;
   options.max_to_keep = std::max(0, def.max_to_keep());
+  options.sharded = def.sharded();
   if (def.keep_checkpoint_every_n_hours() > 0) {
     options.keep_checkpoint_every_n_hours = def.keep_checkpoint_every_n_hours();
   }
-  std::unique_ptr<Saver> saver(
-      new Saver(std::make_unique<Rep>(graph, options, std::move(items))));
+  std::unique_ptr<Saver> saver(new Saver(std::make_unique<Rep>(graph, options, std::move(items))));
   MutexLock lock(&saver->rep_->graph_mu);
-  saver->rep_->def = def;
+  saver->rep_->def = scoped;
+  return saver;
+}
+
+absl::StatusOr<std::unique_ptr<Saver>> ImportMetaGraphFile(FileSystem* fs, const std::string& path,
+                                                           const ImportMetaOptions& options,
+                                                           Graph* graph,
+                                                           ImportedMetaGraph* imported) {
+  FERRY_ASSIGN_OR_RETURN(const proto::MetaGraphDef meta, ReadMetaGraph(fs, path));
+  ImportedMetaGraph own;
+  ImportedMetaGraph* const into = imported ? imported : &own;
+  absl::StatusOr<ImportedMetaGraph> done = ImportMetaGraph(meta, options, graph);
+  if (!done.ok()) return Annotate(done.status(), path);
+  *into = *std::move(done);
+  if (into->has_saver_def) return Saver::FromProto(graph, into->saver_def);  // Scoped already.
+  SaverOptions all;
+  all.allow_empty = true;
+  FERRY_ASSIGN_OR_RETURN(std::unique_ptr<Saver> saver, Saver::Create(graph, all));
+  if (saver->items().empty()) saver.reset();
   return saver;
 }
 
 absl::StatusOr<std::string> Saver::Save(Session* session, const std::string& prefix,
                                         const SaveOptions& options) {
-  if (rep_->items.empty()) return std::string();
+  FERRY_RETURN_IF_ERROR(rep_->CheckBuilt());
+  if (rep_->items.empty()) {
+    FERRY_RETURN_IF_ERROR(rep_->WriteMetaAlone(session->file_system(), prefix, options));
+    return std::string();
+  }
   {
     MutexLock lock(&rep_->mu);
     rep_->BeginSaving();
@@ -555,7 +739,11 @@ absl::StatusOr<std::string> Saver::Save(Session* session, const std::string& pre
 
 absl::StatusOr<bool> Saver::SaveAsync(Session* session, const std::string& prefix,
                                       const SaveOptions& options, const AsyncSaveOptions& async) {
-  if (rep_->items.empty()) return false;
+  FERRY_RETURN_IF_ERROR(rep_->CheckBuilt());
+  if (rep_->items.empty()) {
+    FERRY_RETURN_IF_ERROR(rep_->WriteMetaAlone(session->file_system(), prefix, options));
+    return true;
+  }
   {
     MutexLock lock(&rep_->mu);
     if (rep_->saving && async.when_busy == WhenBusy::kSkip) return false;
@@ -626,6 +814,7 @@ absl::StatusOr<Tensor> CopyToGpu(const Tensor& from, GpuDevice* gpu) {
 }  // namespace
 
 absl::Status Saver::Restore(Session* session, const std::string& prefix) {
+  FERRY_RETURN_IF_ERROR(rep_->CheckBuilt());
   if (rep_->items.empty()) return absl::OkStatus();
   // A save under way reads the variables that are about to change.
   {
@@ -715,7 +904,15 @@ absl::Status Saver::Restore(Session* session, const std::string& prefix) {
                           t.variable->gpu()});
     }
   }
-  FERRY_RETURN_IF_ERROR(reader->ReadInto(absl::MakeSpan(requests), session->pool()));
+  const auto read_all = [&]() -> absl::Status {
+    const absl::Span<BundleReader::Request> all = absl::MakeSpan(requests);
+    if (!rep_->options.restore_sequentially) return reader->ReadInto(all, session->pool());
+    for (size_t i = 0; i < all.size(); ++i) {
+      FERRY_RETURN_IF_ERROR(reader->ReadInto(all.subspan(i, 1), nullptr));
+    }
+    return absl::OkStatus();
+  };
+  FERRY_RETURN_IF_ERROR(read_all());
   if (fresh) {
     WriterLock gate(&session->variables()->gate());
     absl::Status status;
@@ -740,7 +937,7 @@ absl::Status Saver::Restore(Session* session, const std::string& prefix) {
     requests.push_back({t.entry, (*memory)->raw(), absl::OkStatus(), t.variable->gpu()});
     in_place.push_back(&t);
   }
-  if (status.ok()) status = reader->ReadInto(absl::MakeSpan(requests), session->pool());
+  if (status.ok()) status = read_all();
   if (status.ok()) {
     for (Target& t : targets) {
       if (t.fresh.initialized()) KeepFirst(&status, t.variable->SwapContents(&t.fresh));
@@ -794,12 +991,45 @@ absl::Status Saver::recover_last_checkpoints(FileSystem* fs,
 
 absl::Status Saver::RecoverFromState(FileSystem* fs, const std::string& dir,
                                      const std::string& latest_filename) {
+  CheckpointNotes notes;
   const absl::StatusOr<proto::CheckpointState> state = GetCheckpointState(
-      fs, dir, latest_filename.empty() ? kStateFileName : latest_filename);
+      fs, dir, latest_filename.empty() ? kStateFileName : latest_filename, &notes);
   if (absl::IsNotFound(state.status())) return absl::OkStatus();
   if (!state.ok()) return state.status();
-  return recover_last_checkpoints(fs, {state->all_model_checkpoint_paths().begin(),
-                                       state->all_model_checkpoint_paths().end()});
+  std::vector<std::string> paths;
+  CheckpointNotes found;
+  for (const std::string& listed : state->all_model_checkpoint_paths()) {
+    const std::string path = FindCheckpoint(fs, dir, listed);
+    if (path.empty()) continue;
+    paths.push_back(path);
+    const auto metric = notes.metrics.find(listed);
+    if (metric != notes.metrics.end()) found.metrics[path] = metric->second;
+    if (notes.protected_paths.count(listed) > 0) found.protected_paths.insert(path);
+  }
+  FERRY_RETURN_IF_ERROR(recover_last_checkpoints(fs, paths));
+  MutexLock lock(&rep_->mu);
+  rep_->notes = std::move(found);
+  if (state->last_preserved_timestamp() > 0) {
+    rep_->last_preserved_time = state->last_preserved_timestamp();
+    rep_->next_kept_time = state->last_preserved_timestamp() +
+                           rep_->options.keep_checkpoint_every_n_hours * 3600;
+  }
+  return absl::OkStatus();
+}
+
+void Saver::Protect(const std::string& prefix) {
+  MutexLock lock(&rep_->mu);
+  rep_->notes.protected_paths.insert(prefix);
+}
+
+void Saver::Unprotect(const std::string& prefix) {
+  MutexLock lock(&rep_->mu);
+  rep_->notes.protected_paths.erase(prefix);
+}
+
+std::vector<std::pair<std::string, double>> Saver::best_checkpoints() const {
+  MutexLock lock(&rep_->mu);
+  return rep_->BestOf(rep_->last, rep_->notes.metrics);
 }
 
 absl::StatusOr<proto::SaverDef> Saver::as_saver_def() {
@@ -809,6 +1039,8 @@ absl::StatusOr<proto::SaverDef> Saver::as_saver_def() {
 
 absl::StatusOr<proto::MetaGraphDef> Saver::export_meta_graph(const ExportOptions& options) {
   MutexLock lock(&rep_->graph_mu);
+  FERRY_RETURN_IF_ERROR(rep_->CheckBuilt());
+  if (rep_->items.empty()) return ExportMetaGraph(*rep_->graph, options);
   FERRY_ASSIGN_OR_RETURN(const proto::SaverDef def, rep_->Def());
   ExportOptions with = options;
   with.saver_def = &def;

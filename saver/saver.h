@@ -41,10 +41,21 @@ struct SaverOptions {
   std::vector<VariableHandle> var_list;
   std::vector<std::pair<std::string, VariableHandle>> var_map;  // Instead of var_list.
   bool reshape = false;      // Restore into variables of another shape, same number of elements.
-  int max_to_keep = 5;       // 0: all.
+  // A data file for each device that variables ask for, written at the same time.
+  bool sharded = false;
+  int max_to_keep = 5;  // 0: all.
   double keep_checkpoint_every_n_hours = 10000;
-  std::string name;          // Of the nodes' scope; "": "save".
-  bool allow_empty = false;  // No variables at all is fine; Save then does nothing.
+  // Besides the newest, that many checkpoints stay whose SaveOptions::metric was the best.
+  int keep_best = 0;
+  bool lower_is_better = false;
+  std::string name;  // Of the nodes' scope; "": "save".
+  // Restore reads one variable after another, on one thread.
+  bool restore_sequentially = false;
+  // Create doesn't look at the graph's variables yet; Build() does.
+  bool defer_build = false;
+  bool allow_empty = false;  // No variables at all is fine; Save then writes the .meta alone.
+  // The V1 format is read, but not written.
+  proto::SaverDef::CheckpointFormatVersion write_version = proto::SaverDef::V2;
   bool pad_step_number = false;       // "model.ckpt-00000100".
   bool save_relative_paths = false;   // In the state file.
   std::string filename = "model";     // The default of the node save/filename.
@@ -55,6 +66,10 @@ struct SaverOptions {
 
 struct SaveOptions {
   std::optional<int64_t> global_step;  // "prefix-N".
+  // Instead: N is this integer variable's value at the moment that is saved.
+  VariableHandle global_step_variable;
+  // How good this checkpoint is, for SaverOptions::keep_best. A NaN is as none.
+  std::optional<double> metric;
   std::string latest_filename;         // Of the state file; "": "checkpoint".
   std::string meta_graph_suffix = "meta";
   bool write_meta_graph = true;
@@ -78,21 +93,26 @@ struct SaveStats {
 };
 
 // Thread-safe. Saving and restoring don't change the graph, so that other threads may go on running
-// it; nodes may not be added to it meanwhile.
+// it; nodes may not be added to it meanwhile. A graph gets save nodes only when a SaverDef is asked
+// for, and Savers that would add the same ones share them.
 class Saver {
  public:
   // `graph` must outlive the saver. InvalidArgument: "No variables to save", "At least two
   // variables have the same name: a", "The same saveable will be restored with two names: a".
   static absl::StatusOr<std::unique_ptr<Saver>> Create(Graph* graph,
                                                        const SaverOptions& options = {});
-  // For a graph that was imported with this SaverDef.
-  static absl::StatusOr<std::unique_ptr<Saver>> FromProto(Graph* graph,
-                                                          const proto::SaverDef& def);
+  // For a graph that was imported with this SaverDef, into a scope or without one.
+  static absl::StatusOr<std::unique_ptr<Saver>> FromProto(Graph* graph, const proto::SaverDef& def,
+                                                          const std::string& import_scope = "");
+  // After defer_build, before the saver is used: takes the variables that the graph has now. Again
+  // it does nothing. Errors as of Create.
+  absl::Status Build();
   ~Saver();  // Waits for a save under way; its error, if nobody asked for it, is logged.
   Saver(const Saver&) = delete;
   Saver& operator=(const Saver&) = delete;
 
-  // Returns the prefix that was written. When it failed, the previous checkpoint is as it was.
+  // Returns the prefix that was written; "" from a saver without variables. When it failed, the
+  // previous checkpoint is as it was. FailedPrecondition before Build().
   absl::StatusOr<std::string> Save(Session* session, const std::string& prefix,
                                    const SaveOptions& options = {});
   // Takes the snapshot and returns; the rest happens on a thread of the saver's. False when it was
@@ -117,12 +137,20 @@ class Saver {
   void set_last_checkpoints_with_time(const std::vector<std::pair<std::string, double>>& paths);
   // Those of `paths` that exist, with the times of their files.
   absl::Status recover_last_checkpoints(FileSystem* fs, const std::vector<std::string>& paths);
-  // The same with what the directory's state file lists: what a resumed run calls, so that
-  // retention goes on where it stopped.
+  // The same with what the directory's state file lists, with the metrics and the protection noted
+  // there: what a resumed run calls, so that retention goes on where it stopped. Files that were
+  // moved together with their state file are found beside it.
   absl::Status RecoverFromState(FileSystem* fs, const std::string& dir,
                                 const std::string& latest_filename = "");
 
-  // Adds the save nodes to the graph at the first call. (What Save writes has them anyway.)
+  // A protected checkpoint isn't evicted, and stays listed. The state file tells a resumed run of it
+  // from the next save on.
+  void Protect(const std::string& prefix);
+  void Unprotect(const std::string& prefix);
+  // Those of last_checkpoints() that have a metric, the best first.
+  std::vector<std::pair<std::string, double>> best_checkpoints() const;
+
+  // Adds the save nodes to the graph, unless it has them. (What Save writes has them anyway.)
   absl::StatusOr<proto::SaverDef> as_saver_def();
   // The same, and the graph with them.
   absl::StatusOr<proto::MetaGraphDef> export_meta_graph(const ExportOptions& options = {});
@@ -133,6 +161,13 @@ class Saver {
   explicit Saver(std::unique_ptr<Rep> rep);
   std::unique_ptr<Rep> rep_;
 };
+
+// tf.train.import_meta_graph: imports a `.meta` file and makes the Saver that it describes, or else
+// one of all variables that there are; null when there are none.
+absl::StatusOr<std::unique_ptr<Saver>> ImportMetaGraphFile(FileSystem* fs, const std::string& path,
+                                                           const ImportMetaOptions& options,
+                                                           Graph* graph,
+                                                           ImportedMetaGraph* imported = nullptr);
 
 }  // namespace ferry
 

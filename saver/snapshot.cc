@@ -280,9 +280,9 @@ class Snapshot::Entry : public UpdateHook {
   SnapshotStats stats_ ABSL_GUARDED_BY(mu_);
 };
 
-absl::StatusOr<std::unique_ptr<Snapshot>> Snapshot::Take(VariableStore* store,
-                                                         absl::Span<Variable* const> variables,
-                                                         ShadowPool* pool) {
+absl::StatusOr<std::unique_ptr<Snapshot>> Snapshot::Take(
+    VariableStore* store, absl::Span<Variable* const> variables, ShadowPool* pool,
+    const std::function<absl::Status()>& at_cut) {
   int64_t patience_ns = 0;
   if (pool) {
     std::map<GpuDevice*, size_t> bytes;
@@ -315,6 +315,7 @@ absl::StatusOr<std::unique_ptr<Snapshot>> Snapshot::Take(VariableStore* store,
       if (!busy()) {
         FERRY_RETURN_IF_ERROR(s->Mark(variables));
         FERRY_RETURN_IF_ERROR(s->OrderGpus());
+        if (at_cut) FERRY_RETURN_IF_ERROR(at_cut());
         s->cut_ns_ = NowNs() - start;
         return s;
       }

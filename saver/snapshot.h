@@ -23,6 +23,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <vector>
@@ -93,10 +94,11 @@ class Snapshot {
   // FailedPrecondition "Attempting to use uninitialized value v"; InvalidArgument for a variable
   // that is listed twice. The variables outlive the snapshot; a variable is in one snapshot at a
   // time, so this waits until others have let go of them. `pool` may be null: none. Reserves the
-  // pool before the cut.
-  static absl::StatusOr<std::unique_ptr<Snapshot>> Take(VariableStore* store,
-                                                        absl::Span<Variable* const> variables,
-                                                        ShadowPool* pool);
+  // pool before the cut. `at_cut`, if any, is called while the gate is held: for other things that
+  // are to be of the same moment. Its error is returned.
+  static absl::StatusOr<std::unique_ptr<Snapshot>> Take(
+      VariableStore* store, absl::Span<Variable* const> variables, ShadowPool* pool,
+      const std::function<absl::Status()>& at_cut = nullptr);
   // For a kernel, whose Run holds the gate shared: marks all of them between two updates, so that
   // no step of another Run is torn, while other Runs may be between two of their steps. Without a pool; a variable that is in a
   // snapshot already is copied. Errors as Take.

@@ -1,12 +1,15 @@
 // Meta graphs: a Saver's nodes as TensorFlow adds them, files with and without a crc, imports.
 #include "saver/meta_graph.h"
 
+#include <algorithm>
 #include <map>
 
 #include "gmock/gmock.h"
 #include "google/protobuf/util/message_differencer.h"
 #include "gtest/gtest.h"
+#include "runtime/graph/collections.h"
 #include "runtime/graph/ops.h"
+#include "runtime/graph/variables.h"
 #include "runtime/op/op_def.h"
 
 namespace ferry {
@@ -57,12 +60,16 @@ TEST_P(SaveNodesTest, AreThoseOfTensorFlow) {
   if (name == "map") items = {{"b", b, ""}, {"other/name", a, ""}};
   if (name == "options") options.name = "keeper";
   options.reshape = name == "reshape";
+  options.sharded = name == "sharded" || name == "one_device";
   auto def = AddSaveNodes(&graph, items, options);
   ASSERT_TRUE(def.ok()) << def.status();
   EXPECT_EQ(def->filename_tensor_name(), golden.saver_def().filename_tensor_name());
   EXPECT_EQ(def->save_tensor_name(), golden.saver_def().save_tensor_name());
   EXPECT_EQ(def->restore_op_name(), golden.saver_def().restore_op_name());
-  auto meta = ExportMetaGraph(graph, {&*def, {}, /*strip_default_attrs=*/false, false});
+  EXPECT_EQ(def->sharded(), golden.saver_def().sharded());
+  ExportOptions exporting;
+  exporting.saver_def = &*def;
+  auto meta = ExportMetaGraph(graph, exporting);
   ASSERT_TRUE(meta.ok()) << meta.status();
   const auto want = ByName(golden.graph_def()), have = ByName(meta->graph_def());
   int compared = 0;
@@ -81,16 +88,31 @@ TEST_P(SaveNodesTest, AreThoseOfTensorFlow) {
   // And back.
   auto found = FindSaveItems(graph, *def);
   ASSERT_TRUE(found.ok()) << found.status();
+  std::sort(found->begin(), found->end(), [](auto& x, auto& y) { return x.key < y.key; });
   ASSERT_EQ(found->size(), items.size());
   for (size_t i = 0; i < items.size(); ++i) {
     EXPECT_EQ((*found)[i].key, items[i].key);
     EXPECT_EQ((*found)[i].variable, items[i].variable);
   }
+  // A second Saver of the same kind finds these nodes; others don't.
+  const auto again = FindSaveNodes(graph, items, options);
+  ASSERT_TRUE(again.has_value());
+  EXPECT_TRUE(MessageDifferencer::Equals(*again, *def));
+  for (int difference = 0; difference < 5; ++difference) {
+    SaveNodesOptions other = options;
+    std::vector<SaveItem> others = items;
+    if (difference == 0) other.sharded = !other.sharded;
+    if (difference == 1) other.reshape = !other.reshape;
+    if (difference == 2) other.filename = "another";
+    if (difference == 3) others.pop_back();
+    if (difference == 4) others[0].key = "another";
+    EXPECT_FALSE(FindSaveNodes(graph, others, other).has_value()) << difference;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(All, SaveNodesTest,
                          ::testing::Values("unsharded", "options", "reshape", "map",
-                                           "sequential"));
+                                           "sequential", "sharded", "one_device"));
 
 TEST(MetaGraphTest, ReadsTextAsBinary) {
   for (const char* name : {"unsharded", "sharded", "collections"}) {
@@ -130,7 +152,11 @@ TEST(MetaGraphTest, ExportKeepsWhatWasImported) {
   Graph graph;
   auto imported = ImportMetaGraph(golden, {}, &graph);
   ASSERT_TRUE(imported.ok()) << imported.status();
-  auto meta = ExportMetaGraph(graph, {&imported->saver_def, {"serve"}, true, false});
+  ExportOptions exporting;
+  exporting.saver_def = &imported->saver_def;
+  exporting.tags = {"serve"};
+  exporting.strip_default_attrs = true;
+  auto meta = ExportMetaGraph(graph, exporting);
   ASSERT_TRUE(meta.ok()) << meta.status();
   EXPECT_EQ(meta->collection_def_size(), golden.collection_def_size());
   for (const auto& [name, collection] : golden.collection_def()) {
@@ -147,6 +173,130 @@ TEST(MetaGraphTest, ExportKeepsWhatWasImported) {
     const OpInfo* ours = FindOp(op_index);
     ASSERT_NE(ours, nullptr) << op_index;
   }
+}
+
+// Layers in two scopes, the second fed by the first; variables in both.
+struct Layers {
+  Layers() {
+    Scope root(&graph);
+    Output x = ops::Placeholder(root.WithOpName("x"), DType::kFloat, {2, 3});
+    for (const char* name : {"first", "second"}) {
+      const Scope s = root.NewSubScope(name);
+      VariableHandle w = GetVariable(s, "w", {3, 3}, DType::kFloat);
+      x = ops::MatMul(s.WithOpName("out"), x, w.read);
+      EXPECT_TRUE(AddNodeToCollection(&graph, "outputs", x.name()).ok());
+    }
+    EXPECT_TRUE(root.ok()) << root.status();
+  }
+  Graph graph;
+};
+
+TEST(MetaGraphTest, ExportsAScope) {
+  Layers layers;
+  ExportOptions options;
+  options.export_scope = "second";
+  auto meta = ExportMetaGraph(layers.graph, options);
+  ASSERT_TRUE(meta.ok()) << meta.status();
+  const auto nodes = ByName(meta->graph_def());
+  ASSERT_EQ(nodes.count("w/read"), 1u);
+  EXPECT_EQ(nodes.count("x"), 0u);
+  EXPECT_EQ(nodes.at("out").input(0), "$unbound_inputs_first/out");
+  EXPECT_EQ(nodes.at("w/Assign").attr().at("_class").list().s(0), "loc:@w");
+  EXPECT_EQ(meta->collection_def().at("outputs").node_list().value_size(), 1);
+  EXPECT_EQ(meta->collection_def().at("outputs").node_list().value(0), "out:0");
+  EXPECT_EQ(meta->collection_def().at("variables").bytes_list().value_size(), 1);
+  EXPECT_EQ(meta->collection_def().at("unbound_inputs").bytes_list().value(0),
+            "$unbound_inputs_first/out");
+
+  // In another graph, the user says what the input is.
+  Graph other;
+  const Output y = ops::Placeholder(Scope(&other).WithOpName("y"), DType::kFloat, {2, 3});
+  ImportMetaOptions import;
+  import.import_scope = "copy";
+  import.input_map["$unbound_inputs_first/out"] = y;
+  import.return_elements = {"out:0", "w"};
+  auto imported = ImportMetaGraph(*meta, import, &other);
+  ASSERT_TRUE(imported.ok()) << imported.status();
+  ASSERT_EQ(imported->nodes.return_outputs.size(), 2u);
+  EXPECT_EQ(imported->nodes.return_outputs[0].name(), "copy/out:0");
+  EXPECT_EQ(imported->nodes.return_outputs[0].node->input(0), y);
+  EXPECT_EQ(imported->nodes.return_outputs[1].node->name(), "copy/w");
+  auto variables = GlobalVariables(other);
+  ASSERT_TRUE(variables.ok()) << variables.status();
+  EXPECT_EQ((*variables)[0].name(), "copy/w");
+  // Without it, the message tells the name.
+  Graph third;
+  EXPECT_THAT(std::string(ImportMetaGraph(*meta, {}, &third).status().message()),
+              HasSubstr("$unbound_inputs_first/out"));
+  options.export_scope = "third";
+  EXPECT_EQ(ExportMetaGraph(layers.graph, options).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+TEST(MetaGraphTest, ExportsSomeCollectionsAndOneSaver) {
+  Layers layers;
+  Graph& graph = layers.graph;
+  auto variables = GlobalVariables(graph);
+  ASSERT_TRUE(variables.ok());
+  std::vector<SaveItem> items = {{"first/w", (*variables)[0].ref, ""},
+                                 {"second/w", (*variables)[1].ref, ""}};
+  auto first = AddSaveNodes(&graph, items, {}), second = AddSaveNodes(&graph, items, {});
+  ASSERT_TRUE(first.ok() && second.ok());
+  auto* savers = (*graph.mutable_collections())["savers"].mutable_bytes_list();
+  savers->add_value(first->SerializeAsString());
+  savers->add_value(second->SerializeAsString());
+  ExportOptions options;
+  options.saver_def = &*second;
+  options.clear_extraneous_savers = true;
+  options.collection_list = std::vector<std::string>{"savers", "variables"};
+  auto meta = ExportMetaGraph(graph, options);
+  ASSERT_TRUE(meta.ok()) << meta.status();
+  for (const auto& [name, node] : ByName(meta->graph_def())) {
+    EXPECT_NE(name.substr(0, 5), "save/") << name;
+  }
+  EXPECT_EQ(ByName(meta->graph_def()).count("save_1/restore_all"), 1u);
+  EXPECT_EQ(meta->collection_def_size(), 2);
+  EXPECT_EQ(meta->collection_def().at("savers").bytes_list().value_size(), 1);
+  // What other nodes need stays.
+  Scope root(&graph);
+  ops::NoOp(root.WithOpName("boot").WithControlDependencies({graph.FindNode("save/restore_all")}));
+  meta = ExportMetaGraph(graph, options);
+  ASSERT_TRUE(meta.ok()) << meta.status();
+  const auto nodes = ByName(meta->graph_def());
+  EXPECT_EQ(nodes.count("save/restore_all"), 1u);
+  EXPECT_EQ(nodes.count("save/SaveV2"), 0u);
+  Graph again;
+  EXPECT_TRUE(ImportMetaGraph(*meta, {}, &again).ok());
+}
+
+TEST(MetaGraphTest, TextFilesCarryACrc) {
+  const proto::MetaGraphDef golden = Golden("unsharded.meta");
+  const std::string path = ::testing::TempDir() + "/text.meta";
+  ASSERT_TRUE(WriteMetaGraph(FileSystem::Posix(), path, golden, /*as_text=*/true).ok());
+  auto read = ReadMetaGraph(FileSystem::Posix(), path);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_TRUE(MessageDifferencer::Equals(golden, *read));
+  const std::string bytes = *ReadFile(FileSystem::Posix(), path);
+  for (size_t i = 0; i < bytes.size(); i += 11) {
+    std::string flipped = bytes;
+    flipped[i] = static_cast<char>(flipped[i] ^ 1);
+    EXPECT_FALSE(ParseMetaGraph(flipped, "m").ok()) << "byte " << i;
+  }
+}
+
+TEST(MetaGraphTest, ImportScopesAreMadeUnique) {
+  Graph graph;
+  ImportMetaOptions options;
+  options.import_scope = "twice";
+  for (const char* scope : {"twice", "twice_1"}) {
+    auto imported = ImportMetaGraph(Golden("unsharded.meta"), options, &graph);
+    ASSERT_TRUE(imported.ok()) << imported.status();
+    EXPECT_EQ(imported->scope, scope);
+    auto items = FindSaveItems(graph, imported->saver_def);
+    ASSERT_TRUE(items.ok()) << items.status();
+    EXPECT_EQ((*items)[0].variable.name(), std::string(scope) + "/a:0");
+  }
+  EXPECT_EQ(GlobalVariables(graph)->size(), 6u);
 }
 
 TEST(MetaGraphTest, DamageIsFound) {

@@ -94,9 +94,13 @@ TEST_P(SaverInterop, RestoresAndSavesAgain) {
     ASSERT_EQ(x->bytes(), y->bytes());
     EXPECT_EQ(std::memcmp(x->raw(), y->raw(), x->bytes()), 0) << info.name;
   }
-  // Where TensorFlow wrote one shard, the files are the same.
-  if (GetParam() != "sharded" && GetParam() != "v1") {
-    for (const char* file : {".index", ".data-00000-of-00001"}) {
+  // The files are the same, byte for byte.
+  if (GetParam() != "v1") {
+    std::vector<std::string> files = {".index", ".data-00000-of-00001"};
+    if (GetParam() == "sharded") {
+      files = {".index", ".data-00000-of-00002", ".data-00001-of-00002"};
+    }
+    for (const std::string& file : files) {
       const auto a = ReadFile(fs_, *saved + file), b = ReadFile(fs_, checkpoint_ + file);
       ASSERT_TRUE(a.ok()) << a.status();
       ASSERT_TRUE(b.ok()) << b.status();

@@ -356,5 +356,26 @@ TEST_F(SaverOps, SavedVariablesAreNotTorn) {
   trainer.join();
 }
 
+// A sharded Saver asks so whether its files lie in a store without directories.
+TEST_F(SaverOps, RegexFullMatch) {
+  const Output in = Strings({"s3://bucket/m", "/tmp/s3://", "", "s3://\xff"});
+  const Output fixed = NodeBuilder(root_, "StaticRegexFullMatch")
+                           .Input(in)
+                           .Attr("pattern", std::string("^s3://[a-z/]*"))
+                           .BuildOutput();
+  const Output pattern = ops::Placeholder(root_, DType::kString, PartialShape::Scalar());
+  const Output given = NodeBuilder(root_, "RegexFullMatch").Input(in).Input(pattern).BuildOutput();
+  std::vector<Tensor> out;
+  const auto run = [&](const std::string& text) {
+    return session()->Run(
+        std::vector<std::pair<Output, Tensor>>{{pattern, Tensor::Scalar<std::string>(text)}},
+        {fixed, given}, std::vector<Node*>{}, &out);
+  };
+  ASSERT_TRUE(run(".*s3.*").ok());
+  EXPECT_THAT(out[0].span<bool>(), ElementsAre(true, false, false, false));
+  EXPECT_THAT(out[1].span<bool>(), ElementsAre(true, true, false, false));
+  EXPECT_THAT(std::string(run("(").message()), HasSubstr("Invalid pattern: ("));
+}
+
 }  // namespace
 }  // namespace ferry

@@ -3,7 +3,10 @@
 
 #include <stdlib.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cmath>
+#include <cstdio>
 #include <fstream>
 #include <thread>
 
@@ -534,6 +537,338 @@ TEST_F(SaverTest, ABackgroundSavesErrorIsToldOnce) {
   ASSERT_OK((*saver)->SaveAsync(m.session.get(), Path("m")).status());
   ASSERT_OK((*saver)->WaitForPending());
   EXPECT_TRUE(Exists("m.index"));
+}
+
+// Variables on two devices, by which a sharded saver splits them, and one on none.
+struct Spread {
+  Spread() {
+    Scope root(&graph);
+    const auto on = [&](const char* device) { return root.WithDevice(device); };
+    a = MakeVariable(on("/cpu:0"), "a", Tensor::Of<float>({1, 2, 3}));
+    b = MakeVariable(on("/cpu:1"), "b", Tensor::Scalar<int64_t>(7));
+    c = MakeVariable(on("/device:CPU:0"), "c", Tensor::Of<std::string>({"x", "yy"}));
+    d = MakeVariable(root, "d", Tensor::Of<double>({0.5}));
+    ops::AssignAdd(root.WithOpName("inc"), b.ref, ops::Const<int64_t>(root, 1));
+    GlobalVariablesInitializer(root);
+    EXPECT_TRUE(root.ok()) << root.status();
+    session = std::make_unique<Session>(&graph);
+    EXPECT_TRUE(session->Run({}, {}, {"init"}, nullptr).ok());
+  }
+  Graph graph;
+  VariableHandle a, b, c, d;
+  std::unique_ptr<Session> session;
+};
+
+TEST_F(SaverTest, ShardedSavesHaveADataFileForEachDevice) {
+  Spread m;
+  SaverOptions options;
+  options.sharded = true;
+  auto saver = Saver::Create(&m.graph, options);
+  ASSERT_OK(saver.status());
+  ASSERT_OK((*saver)->Save(m.session.get(), Path("m")).status());
+  EXPECT_THAT(Files(), ElementsAre("checkpoint", "m.data-00000-of-00003", "m.data-00001-of-00003",
+                                   "m.data-00002-of-00003", "m.index", "m.meta"));
+  auto reader = BundleReader::Open(fs, Path("m"));
+  ASSERT_OK(reader.status());
+  EXPECT_TRUE((*reader)->Verify(nullptr).empty());
+  EXPECT_EQ((*reader)->Find("d")->shard, 0);  // "" comes before "/device:CPU:0".
+  EXPECT_EQ((*reader)->Find("a")->shard, 1);
+  EXPECT_EQ((*reader)->Find("c")->shard, 1);
+  EXPECT_EQ((*reader)->Find("b")->shard, 2);
+
+  // Over the same prefix, and in the background; another number of shards each time.
+  for (int i = 1; i <= 3; ++i) {
+    ASSERT_OK(m.session->Run({}, {}, {"inc"}, nullptr));
+    ASSERT_OK((*saver)->SaveAsync(m.session.get(), Path("m")).status());
+    ASSERT_OK((*saver)->WaitForPending());
+    EXPECT_EQ(Files().size(), i % 2 == 1 ? 7u : 6u);
+    EXPECT_TRUE((*BundleReader::Open(fs, Path("m")))->Verify(nullptr).empty());
+    EXPECT_EQ((*BundleReader::Open(fs, Path("m")))->Read("b")->scalar<int64_t>(), 7 + i);
+  }
+
+  // The nodes of the .meta do the same.
+  Graph graph;
+  ImportedMetaGraph imported;
+  auto again = ImportMetaGraphFile(fs, Path("m.meta"), {}, &graph, &imported);
+  ASSERT_OK(again.status());
+  EXPECT_TRUE(imported.saver_def.sharded());
+  Session session(&graph);
+  const std::string filename = imported.saver_def.filename_tensor_name();
+  ASSERT_OK(session.Run({{filename, Tensor::Scalar(Path("m"))}}, {},
+                        {imported.saver_def.restore_op_name()}, nullptr));
+  std::vector<Tensor> out;
+  ASSERT_OK(session.Run({{filename, Tensor::Scalar(Path("nodes"))}},
+                        {imported.saver_def.save_tensor_name()}, {}, &out));
+  EXPECT_EQ(out[0].scalar<std::string>(), Path("nodes"));
+  EXPECT_FALSE(Exists("nodes_temp"));
+  EXPECT_EQ(*ReadFile(fs, Path("nodes.data-00001-of-00003")),
+            *ReadFile(fs, Path("m.data-00001-of-00004")));
+  // As does the saver that the .meta describes, and it retains as a sharded one.
+  ASSERT_OK((*again)->Restore(&session, Path("nodes")));
+  ASSERT_OK((*again)->Save(&session, Path("third")).status());
+  for (const char* file : {".index", ".data-00000-of-00003", ".data-00002-of-00003"}) {
+    EXPECT_TRUE(*ReadFile(fs, Path(std::string("nodes") + file)) ==
+                *ReadFile(fs, Path(std::string("third") + file)))
+        << file;
+  }
+}
+
+TEST_F(SaverTest, ShardedRetentionDeletesEveryShard) {
+  Spread m;
+  SaverOptions options;
+  options.sharded = true;
+  options.max_to_keep = 1;
+  auto saver = Saver::Create(&m.graph, options);
+  SaveOptions at;
+  for (const int64_t step : {1, 2}) {
+    at.global_step = step;
+    ASSERT_OK((*saver)->Save(m.session.get(), Path("m"), at).status());
+  }
+  EXPECT_THAT(Files(),
+              ElementsAre("checkpoint", "m-2.data-00000-of-00003", "m-2.data-00001-of-00003",
+                          "m-2.data-00002-of-00003", "m-2.index", "m-2.meta"));
+}
+
+int64_t ResidentKib() {
+  std::ifstream status("/proc/self/statm");
+  int64_t pages = 0, resident = 0;
+  status >> pages >> resident;
+  return resident * 4;
+}
+
+// Savers that are made again and again share their nodes, in the graph and in what they write.
+TEST_F(SaverTest, ManySaversGrowNeitherTheGraphNorMemory) {
+  Model m;
+  ASSERT_OK(m.Run("init"));
+  const char* const wanted = getenv("FERRY_LONG_TESTS");
+  const int times = wanted && *wanted ? 10000 : 300;
+  int nodes = 0;
+  int64_t resident = 0;
+  std::vector<double> seconds;
+  for (int i = 0; i < times; ++i) {
+    auto saver = Saver::Create(&m.graph);
+    ASSERT_OK(saver.status());
+    ASSERT_OK((*saver)->as_saver_def().status());
+    ASSERT_OK((*saver)->export_meta_graph().status());
+    const absl::Time start = absl::Now();
+    ASSERT_OK((*saver)->Save(m.session.get(), Path("m")).status());
+    seconds.push_back(absl::ToDoubleSeconds(absl::Now() - start));
+    ASSERT_OK((*saver)->Restore(m.session.get(), Path("m")));
+    if (i == times / 2) {
+      nodes = m.graph.num_nodes();
+      resident = ResidentKib();
+    }
+  }
+  EXPECT_EQ(m.graph.num_nodes(), nodes);
+  EXPECT_EQ(m.graph.FindNode("save_1/restore_all"), nullptr);
+  // Any leak of a graph's copy, a few kB a time, would be far above.
+  EXPECT_LT(ResidentKib() - resident, 1024 + times / 2);
+  const auto median = [&](size_t from) {
+    std::vector<double> part(seconds.begin() + static_cast<int64_t>(from),
+                             seconds.begin() + static_cast<int64_t>(from + seconds.size() / 4));
+    std::nth_element(part.begin(), part.begin() + static_cast<int64_t>(part.size() / 2), part.end());
+    return part[part.size() / 2];
+  };
+  EXPECT_LT(median(seconds.size() - seconds.size() / 4), 2 * median(0) + 1e-3);
+}
+
+TEST_F(SaverTest, TheStepMayBeAVariable) {
+  Model m(20000);
+  ASSERT_OK(m.Run("init"));
+  auto saver = Saver::Create(&m.graph);
+  SaveOptions at;
+  at.global_step_variable = m.b;
+  EXPECT_EQ(*(*saver)->Save(m.session.get(), Path("m"), at), Path("m-7"));
+  // In the background, while training goes on: the name tells the step that was saved.
+  std::atomic<bool> stop{false};
+  std::thread training([&] {
+    while (!stop) ASSERT_OK(m.Run("inc_b"));
+  });
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_OK((*saver)->SaveAsync(m.session.get(), Path("m"), at).status());
+    ASSERT_OK((*saver)->WaitForPending());
+    const std::string path = (*saver)->last_checkpoints().back();
+    EXPECT_EQ(path,
+              Path("m-" + std::to_string(
+                              (*CheckpointReader::Open(fs, path))->GetTensor("b")->scalar<int64_t>())));
+  }
+  stop = true;
+  training.join();
+  at.global_step_variable = m.a;
+  EXPECT_EQ((*saver)->Save(m.session.get(), Path("m"), at).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  at.global_step_variable = m.b;
+  at.global_step = 3;
+  EXPECT_EQ((*saver)->Save(m.session.get(), Path("m"), at).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(SaverTest, BuildingMayBeDeferred) {
+  Graph graph;
+  SaverOptions options;
+  options.defer_build = true;
+  auto saver = Saver::Create(&graph, options);
+  ASSERT_OK(saver.status());
+  Scope root(&graph);
+  MakeVariable(root, "late", Tensor::Scalar<float>(1));
+  GlobalVariablesInitializer(root);
+  Session session(&graph);
+  ASSERT_OK(session.Run({}, {}, {"init"}, nullptr));
+  for (const absl::Status& status :
+       {(*saver)->Save(&session, Path("m")).status(), (*saver)->Restore(&session, Path("m")),
+        (*saver)->SaveAsync(&session, Path("m")).status(), (*saver)->as_saver_def().status(),
+        (*saver)->export_meta_graph().status()}) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_THAT(std::string(status.message()), HasSubstr("`build()` should be called before save"));
+  }
+  ASSERT_OK((*saver)->Build());
+  ASSERT_OK((*saver)->Build());
+  ASSERT_OK((*saver)->Save(&session, Path("m")).status());
+  EXPECT_EQ((*CheckpointReader::Open(fs, Path("m")))->DebugString(), "late (DT_FLOAT) []\n");
+  options.var_list = *GlobalVariables(graph);
+  EXPECT_THAT(std::string(Saver::Create(&graph, options).status().message()),
+              HasSubstr("If `var_list` is provided then build cannot be deferred"));
+  options = {};
+  options.write_version = proto::SaverDef::V1;
+  EXPECT_EQ(Saver::Create(&graph, options).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(SaverTest, WithoutVariablesTheMetaGraphIsSaved) {
+  Graph graph;
+  ops::Const<float>(Scope(&graph).WithOpName("c"), 1);
+  Session session(&graph);
+  SaverOptions options;
+  options.allow_empty = true;
+  auto saver = Saver::Create(&graph, options);
+  ASSERT_OK(saver.status());
+  EXPECT_EQ(*(*saver)->Save(&session, Path("m")), "");
+  EXPECT_THAT(Files(), ElementsAre("m.meta"));
+  ASSERT_OK((*saver)->Restore(&session, Path("anything")));
+  Graph again;
+  auto none = ImportMetaGraphFile(fs, Path("m.meta"), {}, &again);
+  ASSERT_OK(none.status());
+  EXPECT_EQ(*none, nullptr);
+  EXPECT_NE(again.FindNode("c"), nullptr);
+}
+
+TEST_F(SaverTest, TheFilenameIsTheDefaultOfTheNodes) {
+  Model m;
+  SaverOptions options;
+  options.filename = "here";
+  options.restore_sequentially = true;
+  auto saver = Saver::Create(&m.graph, options);
+  ASSERT_OK((*saver)->as_saver_def().status());
+  std::vector<Tensor> out;
+  ASSERT_OK(m.session->Run({}, {"save/Const:0"}, {}, &out));
+  EXPECT_EQ(out[0].scalar<std::string>(), "here");
+  ASSERT_OK(m.Run("init"));
+  ASSERT_OK((*saver)->Save(m.session.get(), Path("m")).status());
+  ASSERT_OK(m.Run("inc_a"));
+  ASSERT_OK((*saver)->Restore(m.session.get(), Path("m")));
+  EXPECT_EQ(m.Get("a").DebugString(), "float32 [3] 0 1 2");
+}
+
+TEST_F(SaverTest, KeepsTheBestBesideTheNewest) {
+  Model m;
+  ASSERT_OK(m.Run("init"));
+  SaverOptions options;
+  options.max_to_keep = 2;
+  options.keep_best = 2;
+  auto saver = Saver::Create(&m.graph, options);
+  const auto save = [&](Saver* with, int64_t step, std::optional<double> metric) {
+    SaveOptions at;
+    at.global_step = step;
+    at.metric = metric;
+    ASSERT_OK(with->Save(m.session.get(), Path("m"), at).status());
+  };
+  save(saver->get(), 1, 0.5);
+  save(saver->get(), 2, 0.9);
+  save(saver->get(), 3, std::nan(""));
+  save(saver->get(), 4, 0.7);
+  save(saver->get(), 5, 0.1);
+  save(saver->get(), 6, std::nullopt);
+  EXPECT_THAT((*saver)->last_checkpoints(),
+              ElementsAre(Path("m-2"), Path("m-4"), Path("m-5"), Path("m-6")));
+  EXPECT_THAT((*saver)->best_checkpoints(),
+              ElementsAre(std::make_pair(Path("m-2"), 0.9), std::make_pair(Path("m-4"), 0.7),
+                          std::make_pair(Path("m-5"), 0.1)));
+  EXPECT_FALSE(Exists("m-1.index"));
+  EXPECT_FALSE(Exists("m-3.index"));
+  EXPECT_EQ(GetCheckpointState(fs, dir)->all_model_checkpoint_paths_size(), 4);
+
+  // A run that goes on knows the metrics; what stops being one of the best goes.
+  auto next = Saver::Create(&m.graph, options);
+  ASSERT_OK((*next)->RecoverFromState(fs, dir));
+  EXPECT_EQ((*next)->best_checkpoints(), (*saver)->best_checkpoints());
+  save(next->get(), 7, 0.8);
+  EXPECT_FALSE(Exists("m-4.index"));
+  EXPECT_THAT((*next)->last_checkpoints(), ElementsAre(Path("m-2"), Path("m-6"), Path("m-7")));
+
+  // The other way round, of a loss; saved again, a checkpoint has its new metric.
+  options.lower_is_better = true;
+  options.keep_best = 1;
+  options.max_to_keep = 1;
+  auto lower = Saver::Create(&m.graph, options);
+  ASSERT_OK((*lower)->RecoverFromState(fs, dir));
+  save(lower->get(), 2, 0.2);
+  save(lower->get(), 8, 3.0);
+  EXPECT_THAT((*lower)->last_checkpoints(), ElementsAre(Path("m-2"), Path("m-8")));
+}
+
+TEST_F(SaverTest, ProtectedCheckpointsStay) {
+  Model m;
+  ASSERT_OK(m.Run("init"));
+  SaverOptions options;
+  options.max_to_keep = 1;
+  options.save_relative_paths = true;
+  auto saver = Saver::Create(&m.graph, options);
+  const auto save = [&](Saver* with, int64_t step) {
+    SaveOptions at;
+    at.global_step = step;
+    ASSERT_OK(with->Save(m.session.get(), Path("m"), at).status());
+  };
+  save(saver->get(), 1);
+  (*saver)->Protect(Path("m-1"));
+  save(saver->get(), 2);
+  save(saver->get(), 3);
+  EXPECT_THAT((*saver)->last_checkpoints(), ElementsAre(Path("m-1"), Path("m-3")));
+  EXPECT_FALSE(Exists("m-2.index"));
+  auto next = Saver::Create(&m.graph, options);
+  ASSERT_OK((*next)->RecoverFromState(fs, dir));
+  save(next->get(), 4);
+  EXPECT_TRUE(Exists("m-1.index"));
+  (*next)->Unprotect(Path("m-1"));
+  save(next->get(), 5);
+  EXPECT_THAT((*next)->last_checkpoints(), ElementsAre(Path("m-5")));
+  EXPECT_FALSE(Exists("m-1.index"));
+}
+
+// The state file's absolute paths are those of the old place.
+TEST_F(SaverTest, ADirectoryMayBeMoved) {
+  Model m;
+  ASSERT_OK(m.Run("init"));
+  SaverOptions options;
+  options.max_to_keep = 2;
+  options.keep_best = 1;
+  auto saver = Saver::Create(&m.graph, options);
+  for (const int64_t step : {1, 2, 3}) {
+    SaveOptions at;
+    at.global_step = step;
+    at.metric = 1.0 / static_cast<double>(step);
+    ASSERT_OK((*saver)->Save(m.session.get(), Path("old/m"), at).status());
+  }
+  ASSERT_EQ(rename(Path("old").c_str(), Path("new").c_str()), 0);
+  EXPECT_EQ(*LatestCheckpoint(fs, Path("new")), Path("new/m-3"));
+  auto next = Saver::Create(&m.graph, options);
+  ASSERT_OK((*next)->Restore(m.session.get(), *LatestCheckpoint(fs, Path("new"))));
+  ASSERT_OK((*next)->RecoverFromState(fs, Path("new")));
+  EXPECT_THAT((*next)->last_checkpoints(),
+              ElementsAre(Path("new/m-1"), Path("new/m-2"), Path("new/m-3")));
+  EXPECT_EQ((*next)->best_checkpoints()[0].first, Path("new/m-1"));
+  SaveOptions at;
+  at.global_step = 4;
+  ASSERT_OK((*next)->Save(m.session.get(), Path("new/m"), at).status());
+  EXPECT_FALSE(Exists("new/m-2.index"));
 }
 
 TEST_F(SaverTest, StepNumbersCanBePaddedAndPathsRelative) {
