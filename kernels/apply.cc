@@ -99,25 +99,33 @@ class ApplyKernel : public Kernel {
   bool flag_ = false;
 };
 
-// Defines and registers the op "Apply…" of a rule.
+// Defines and registers the op "Apply…" of a rule, or the one on handles, "ResourceApply…".
 template <template <typename, bool> class Rule>
-bool RegisterApply(const std::string& op) {
+bool RegisterOne(const std::string& op, bool resource) {
   using R = Rule<float, false>;
   OpBuilder b(op);
   for (int i = 0; i < static_cast<int>(std::size(R::kInputs)); ++i) {
-    b.Input(absl::StrCat(R::kInputs[i], i < R::kRefs ? ": Ref(T)" : ": T"));
+    const char* const type = i >= R::kRefs ? ": T" : resource ? ": resource" : ": Ref(T)";
+    b.Input(absl::StrCat(R::kInputs[i], type));
   }
-  b.Output("out: Ref(T)")
-      .Attr(
-          "T: {float, double, int32, uint8, int16, int8, complex64, int64, qint8, quint8, qint32, "
-          "bfloat16, qint16, quint16, uint16, complex128, half, uint32, uint64}")
+  if (resource) {
+    b.Stateful();
+  } else {
+    b.Output("out: Ref(T)");
+  }
+  b.Attr(
+       "T: {float, double, int32, uint8, int16, int8, complex64, int64, qint8, quint8, qint32, "
+       "bfloat16, qint16, quint16, uint16, complex128, half, uint32, uint64}")
       .Attr("use_locking: bool = false");
   const std::string flag = R::kFlagName == nullptr ? "" : R::kFlagName;
   if (!flag.empty()) {
     b.Attr(absl::StrCat(flag, ": bool = ", flag == "update_slots" ? "true" : "false"));
   }
   b.Shape([](InferenceContext* c) -> absl::Status {
-    PartialShape shape = c->input(0);
+    const auto of = [c](int i) {
+      return c->num_outputs() == 0 && i < R::kRefs ? c->input_handle_shape(i) : c->input(i);
+    };
+    PartialShape shape = of(0);
     for (int i = 1; i < c->num_inputs(); ++i) {
       const bool scalar = i >= R::kRefs && i != R::kGrad;
       if (scalar) {
@@ -126,13 +134,13 @@ bool RegisterApply(const std::string& op) {
         }
         continue;
       }
-      absl::StatusOr<PartialShape> both = PartialShape::Merge(shape, c->input(i));
+      absl::StatusOr<PartialShape> both = PartialShape::Merge(shape, of(i));
       if (!both.ok()) {
-        return ShapesDiffer(R::kInputs[i], c->input(0).DebugString(), c->input(i).DebugString());
+        return ShapesDiffer(R::kInputs[i], of(0).DebugString(), of(i).DebugString());
       }
       shape = *std::move(both);
     }
-    c->set_output(0, std::move(shape));
+    if (c->num_outputs() > 0) c->set_output(0, std::move(shape));
     return absl::OkStatus();
   });
   b.NotDifferentiable();
@@ -151,6 +159,11 @@ bool RegisterApply(const std::string& op) {
   kernel(float());
   kernel(double());
   return true;
+}
+
+template <template <typename, bool> class Rule>
+bool RegisterApply(const std::string& op) {
+  return RegisterOne<Rule>(op, false) && RegisterOne<Rule>("Resource" + op, true);
 }
 
 }  // namespace

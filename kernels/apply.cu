@@ -2,6 +2,7 @@
 // Scalars such as the learning rate are read by the kernel, so that a captured graph takes what
 // they are when it is replayed.
 #include <iterator>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -120,8 +121,10 @@ struct ApplyOf {
   using Kernel = Apply<T, Rule>;
 };
 template <template <typename, bool> class Rule>
-bool RegisterApply(const char* op) {
-  return Register<ApplyOf<Rule>::template Kernel, FERRY_GPU_FLOATS>(op, "T");
+bool RegisterApply(const std::string& op) {
+  const std::string on_handles = "Resource" + op;
+  return Register<ApplyOf<Rule>::template Kernel, FERRY_GPU_FLOATS>(op.c_str(), "T") &&
+         Register<ApplyOf<Rule>::template Kernel, FERRY_GPU_FLOATS>(on_handles.c_str(), "T");
 }
 
 [[maybe_unused]] const bool registered =

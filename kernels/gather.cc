@@ -99,14 +99,14 @@ class GatherKernel : public Kernel {
   absl::Status Init(const KernelConstruction& c) override {
     if (c.op() == "Gather") return absl::OkStatus();
     FERRY_ASSIGN_OR_RETURN(batch_, c.Attr<int64_t>("batch_dims"));
-    has_axis_ = true;
+    has_axis_ = c.op() == "GatherV2";
     return absl::OkStatus();
   }
   absl::Status Compute(KernelContext* c) const override {
     const Tensor& params = c->input(0);
     const Tensor& indices = c->input(1);
     if (params.rank() < 1) return InvalidArgument("params must be at least 1 dimensional");
-    int64_t axis = 0, batch = batch_;
+    int64_t batch = batch_, axis = batch < 0 ? batch + indices.rank() : batch;
     if (has_axis_) {
       if (c->input(2).num_elements() != 1) return InvalidArgument("axis must be scalar");
       FERRY_ASSIGN_OR_RETURN(axis, c->InputAsInt(2));
@@ -171,8 +171,9 @@ class GatherKernel : public Kernel {
   bool has_axis_ = false;
 };
 
-absl::Status GatherShape(InferenceContext* c, std::optional<int64_t> axis, int64_t batch) {
-  FERRY_ASSIGN_OR_RETURN(PartialShape params, c->WithRankAtLeast(c->input(0), 1));
+absl::Status GatherShape(InferenceContext* c, const PartialShape& from,
+                         std::optional<int64_t> axis, int64_t batch) {
+  FERRY_ASSIGN_OR_RETURN(PartialShape params, c->WithRankAtLeast(from, 1));
   const PartialShape& indices = c->input(1);
   if (!params.known_rank() || !indices.known_rank()) return absl::OkStatus();
   if (!axis) {
@@ -296,7 +297,7 @@ FERRY_OP("GatherV2")
     .Attr("Taxis: {int32, int64}")
     .Shape([](InferenceContext* c) -> absl::Status {
       FERRY_ASSIGN_OR_RETURN(const int64_t batch, c->Attr<int64_t>("batch_dims"));
-      return GatherShape(c, KnownInt(c, 2), batch);
+      return GatherShape(c, c->input(0), KnownInt(c, 2), batch);
     })
     .Gradient([](GradientContext* c) -> absl::Status {
       FERRY_ASSIGN_OR_RETURN(const int64_t batch, c->Attr<int64_t>("batch_dims"));
@@ -309,11 +310,44 @@ FERRY_OP("Gather")
     .Attr("validate_indices: bool = true")
     .Attr("Tparams: type")
     .Attr("Tindices: {int32, int64}")
-    .Shape([](InferenceContext* c) { return GatherShape(c, 0, 0); })
+    .Shape([](InferenceContext* c) { return GatherShape(c, c->input(0), 0, 0); })
     .Gradient([](GradientContext* c) { return GatherGradient(c, 0, 0); });
+// From a variable, along the dimension after the batch's.
+FERRY_OP("ResourceGather")
+    .Input("resource: resource")
+    .Input("indices: Tindices")
+    .Output("output: dtype")
+    .Attr("batch_dims: int = 0")
+    .Attr("validate_indices: bool = true")
+    .Attr("dtype: type")
+    .Attr("Tindices: {int32, int64}")
+    .Stateful()
+    .Shape([](InferenceContext* c) -> absl::Status {
+      FERRY_ASSIGN_OR_RETURN(const int64_t batch, c->Attr<int64_t>("batch_dims"));
+      return GatherShape(c, c->input_handle_shape(0), batch, batch);
+    })
+    .Gradient([](GradientContext* c) -> absl::Status {
+      FERRY_ASSIGN_OR_RETURN(const int64_t batch, c->Attr<int64_t>("batch_dims"));
+      if (batch != 0) {
+        return Unimplemented("the gradient of ResourceGather with batch_dims ", batch);
+      }
+      const Scope& s = c->scope();
+      const auto one = [&s](int32_t i) { return ops::ConstVector<int32_t>(s, {i}); };
+      Output shape = NodeBuilder(s, "VariableShape").Input(c->input(0)).BuildOutput();
+      Output rows = ops::StridedSlice(
+          s, shape, one(0), one(1), one(1),
+          {/*begin=*/0, /*end=*/0, /*ellipsis=*/0, /*new_axis=*/0, /*shrink_axis=*/1});
+      c->set_input_grad(0, NodeBuilder(s, "UnsortedSegmentSum")
+                               .Input(c->grad(0))
+                               .Input(c->input(1))
+                               .Input(rows)
+                               .BuildOutput());
+      return s.status();
+    });
 [[maybe_unused]] const bool gather =
     RegisterArrayKernel<GatherKernel>("GatherV2", {"axis"}, "Tparams") &&
-    RegisterArrayKernel<GatherKernel>("Gather", {}, "Tparams");
+    RegisterArrayKernel<GatherKernel>("Gather", {}, "Tparams") &&
+    RegisterArrayKernel<GatherKernel>("ResourceGather", {}, "dtype");
 
 // ---- GatherNd, ScatterNd ----
 

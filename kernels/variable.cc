@@ -1,19 +1,21 @@
-// Reference variables: the node that holds one, assignment in its forms, and updates of single
-// rows. All writes go through the Variable with its mutex held, so that a save that is under way
-// hears of them first.
+// Variables: the nodes that hold one (VariableV2, a reference; VarHandleOp, a handle), reading one,
+// and assignment in its forms. All writes go through the Variable with its mutex held, so that a save
+// that is under way hears of them first. To a kernel a reference and a handle are the same.
 #include "runtime/op/variable.h"
 
 #include <atomic>
-#include <cstring>
+#include <limits>
 #include <string>
 #include <type_traits>
 #include <vector>
 
+#include "kernels/accumulate.h"
 #include "kernels/gpu_checks.h"
 #include "kernels/gpu_host.h"
 #include "kernels/types.h"
 #include "runtime/base/mutex.h"
 #include "runtime/base/status.h"
+#include "runtime/graph/gradients.h"
 #include "runtime/op/kernel.h"
 #include "runtime/op/op_def.h"
 #include "runtime/tensor/tensor.h"
@@ -74,6 +76,96 @@ FERRY_KERNEL("Variable").Device(DeviceType::kCpu).Make<VariableKernel>();
 FERRY_KERNEL("VariableV2").Device(DeviceType::kGpu).Type("dtype", kGpuTypes).Make<VariableKernel>();
 FERRY_KERNEL("Variable").Device(DeviceType::kGpu).Type("dtype", kGpuTypes).Make<VariableKernel>();
 
+FERRY_OP("VarHandleOp")
+    .Output("resource: resource")
+    .Attr("container: string = ''")
+    .Attr("shared_name: string = ''")
+    .Attr("debug_name: string = ''")
+    .Attr("dtype: type")
+    .Attr("shape: shape")
+    .Attr("allowed_devices: list(string) = []")
+    .Stateful()
+    .NotDifferentiable()
+    .Shape([](InferenceContext* c) -> absl::Status {
+      FERRY_ASSIGN_OR_RETURN(PartialShape shape, c->Attr<PartialShape>("shape"));
+      c->set_output_handle_shape(std::move(shape));
+      return ScalarShape(c);
+    });
+FERRY_KERNEL("VarHandleOp").Device(DeviceType::kCpu).Make<VariableKernel>();
+FERRY_KERNEL("VarHandleOp")
+    .Device(DeviceType::kGpu)
+    .Type("dtype", kGpuTypes)
+    .Make<VariableKernel>();
+
+// ---- Reading ----
+
+// Where nothing changes the variable while its value is in use, plans don't call this and let the
+// value be the variable's memory.
+class ReadVariableKernel : public Kernel {
+  absl::Status Compute(KernelContext* c) const override {
+    const Tensor& now = c->input(0);
+    FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, now.shape()));
+    return c->Copy(now, out);
+  }
+};
+
+FERRY_OP("ReadVariableOp")
+    .Input("resource: resource")
+    .Output("value: dtype")
+    .Attr("dtype: type")
+    .Stateful()
+    .Shape([](InferenceContext* c) -> absl::Status {
+      c->set_output(0, c->input_handle_shape(0));
+      return absl::OkStatus();
+    })
+    .Gradient([](GradientContext* c) -> absl::Status {
+      // What optimizers ask for: the gradient of the handle is that of the value.
+      c->set_input_grad(0, c->grad(0));
+      return absl::OkStatus();
+    });
+FERRY_KERNEL("ReadVariableOp").Device(DeviceType::kCpu).Make<ReadVariableKernel>();
+FERRY_KERNEL("ReadVariableOp")
+    .Device(DeviceType::kGpu)
+    .Type("dtype", kGpuTypes)
+    .Make<ReadVariableKernel>();
+
+class VariableShapeKernel : public Kernel {
+  absl::Status Compute(KernelContext* c) const override {
+    const TensorShape& shape = c->input(0).shape();
+    FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, {shape.rank()}));
+    for (int i = 0; i < shape.rank(); ++i) {
+      const int64_t d = shape.dim(i);
+      if (out->dtype() == DType::kInt64) {
+        out->data<int64_t>()[i] = d;
+      } else if (d <= std::numeric_limits<int32_t>::max()) {
+        out->data<int32_t>()[i] = static_cast<int32_t>(d);
+      } else {
+        return InvalidArgument("out_type = int32 cannot hold dimension ", i, ", ", d);
+      }
+    }
+    return absl::OkStatus();
+  }
+};
+
+FERRY_OP("VariableShape")
+    .Input("input: resource")
+    .Output("output: out_type")
+    .Attr("out_type: {int32, int64} = int32")
+    .Stateful()
+    .NotDifferentiable()
+    .Shape([](InferenceContext* c) -> absl::Status {
+      const PartialShape& shape = c->input_handle_shape(0);
+      c->set_output(0, {shape.known_rank() ? shape.rank() : PartialShape::kUnknown});
+      c->set_output_value_as_shape(0, shape);
+      return absl::OkStatus();
+    });
+FERRY_KERNEL("VariableShape").Device(DeviceType::kCpu).Make<VariableShapeKernel>();
+FERRY_KERNEL("VariableShape")
+    .Device(DeviceType::kGpu)
+    .HostMemory("output")
+    .NotReplayable()
+    .Make<VariableShapeKernel>();
+
 class IsVariableInitializedKernel : public Kernel {
   absl::Status Compute(KernelContext* c) const override {
     FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, TensorShape()));
@@ -100,25 +192,83 @@ FERRY_KERNEL("IsVariableInitialized")
     .NotReplayable()
     .Make<IsVariableInitializedKernel>();
 
+FERRY_OP("VarIsInitializedOp")
+    .Input("resource: resource")
+    .Output("is_initialized: bool")
+    .Stateful()
+    .AllowsUninitializedInput()
+    .Shape(ScalarShape)
+    .NotDifferentiable();
+FERRY_KERNEL("VarIsInitializedOp")
+    .Device(DeviceType::kCpu)
+    .Make<IsVariableInitializedKernel>();
+FERRY_KERNEL("VarIsInitializedOp")
+    .Device(DeviceType::kGpu)
+    .HostMemory("is_initialized")
+    .NotReplayable()
+    .Make<IsVariableInitializedKernel>();
+
+// Gives the variable's memory back: it is uninitialised then, as one that was never assigned.
+class DestroyResourceKernel : public Kernel {
+  absl::Status Init(const KernelConstruction& c) override {
+    FERRY_ASSIGN_OR_RETURN(ignore_lookup_error_, c.Attr<bool>("ignore_lookup_error"));
+    return absl::OkStatus();
+  }
+  absl::Status Compute(KernelContext* c) const override {
+    Variable* const v = c->variable(0);
+    MutexLock lock(&v->mu());
+    if (v->initialized()) {
+      v->Adopt(Tensor());
+    } else if (!ignore_lookup_error_) {
+      return NotFound("Resource ", v->name(), " does not exist.");
+    }
+    return absl::OkStatus();
+  }
+  bool ignore_lookup_error_ = true;
+};
+
+FERRY_OP("DestroyResourceOp")
+    .Input("resource: resource")
+    .Attr("ignore_lookup_error: bool = true")
+    .Stateful()
+    .AllowsUninitializedInput()
+    .Shape(NoOutputs)
+    .NotDifferentiable();
+FERRY_KERNEL("DestroyResourceOp").Device(DeviceType::kCpu).Make<DestroyResourceKernel>();
+FERRY_KERNEL("DestroyResourceOp")
+    .Device(DeviceType::kGpu)
+    .NotReplayable()
+    .Make<DestroyResourceKernel>();
+
 // ---- Assign ----
 
 class AssignKernel : public Kernel {
   absl::Status Init(const KernelConstruction& c) override {
     FERRY_ASSIGN_OR_RETURN(validate_shape_, c.Attr<bool>("validate_shape"));
+    resource_ = c.op() == "AssignVariableOp";
     return absl::OkStatus();
   }
   absl::Status Compute(KernelContext* c) const override {
     Variable* v = c->variable(0);
     const Tensor& value = c->input(1);
     MutexLock lock(&v->mu());
-    if (validate_shape_) FERRY_RETURN_IF_ERROR(v->CheckAssign(value.shape()));
+    if (value.dtype() != v->dtype()) {
+      return InvalidArgument("Trying to assign variable with wrong dtype. Expected ",
+                             DTypeWord(v->dtype()), " got ", DTypeWord(value.dtype()),
+                             " (variable '", v->name(), "')");
+    }
+    if (validate_shape_) {
+      FERRY_RETURN_IF_ERROR(v->CheckAssign(value.shape()));
+    } else if (resource_) {
+      FERRY_RETURN_IF_ERROR(v->CheckDeclared(value.shape()));
+    }
     FERRY_ASSIGN_OR_RETURN(Tensor * to, v->TensorForOverwrite(value.shape()));
     if (to->raw() != value.raw()) FERRY_RETURN_IF_ERROR(c->Copy(value, to));
     v->Publish();
     c->SetOutputVariable(0, v);
     return absl::OkStatus();
   }
-  bool validate_shape_ = true;
+  bool validate_shape_ = true, resource_ = false;
 };
 
 FERRY_OP("Assign")
@@ -145,26 +295,27 @@ FERRY_KERNEL("Assign").Device(DeviceType::kCpu).Make<AssignKernel>();
 // variables lie before they replay.
 FERRY_KERNEL("Assign").Device(DeviceType::kGpu).Type("T", kGpuTypes).Make<AssignKernel>();
 
-// ---- AssignAdd, AssignSub ----
-
-// What arithmetic is done in: integers wrap around, so they are added unsigned.
-template <typename T, bool = std::is_integral_v<T>>
-struct Wrapping {
-  using type = T;
-};
-template <typename T>
-struct Wrapping<T, true> {
-  using type = std::make_unsigned_t<T>;
-};
-
-template <typename T, int kSign>
-void Accumulate(T* to, const T* from, int64_t n) {
-  using W = typename Wrapping<T>::type;
-  for (int64_t i = 0; i < n; ++i) {
-    const W a = static_cast<W>(to[i]), b = static_cast<W>(from[i]);
-    to[i] = static_cast<T>(kSign > 0 ? static_cast<W>(a + b) : static_cast<W>(a - b));
-  }
+// The shape that was declared is merged with the value's, so that what can't fit is told early.
+absl::Status ValueFitsHandle(InferenceContext* c) {
+  return PartialShape::Merge(c->input_handle_shape(0), c->input(1)).status();
 }
+
+FERRY_OP("AssignVariableOp")
+    .Input("resource: resource")
+    .Input("value: dtype")
+    .Attr("dtype: type")
+    .Attr("validate_shape: bool = false")
+    .Stateful()
+    .AllowsUninitializedInput()
+    .Shape(ValueFitsHandle)
+    .NotDifferentiable();
+FERRY_KERNEL("AssignVariableOp").Device(DeviceType::kCpu).Make<AssignKernel>();
+FERRY_KERNEL("AssignVariableOp")
+    .Device(DeviceType::kGpu)
+    .Type("dtype", kGpuTypes)
+    .Make<AssignKernel>();
+
+// ---- AssignAdd, AssignSub ----
 
 // Of a variable whose mutex is held.
 absl::Status CheckUpdate(const Variable& v, const Tensor& by) {
@@ -213,172 +364,33 @@ FERRY_OP("AssignSub")
     .Attr("use_locking: bool = false")
     .Shape(MergedShape)
     .NotDifferentiable();
-
-// ---- Updates of rows ----
-
-// Whether `updates` has the shape indices.shape + now.shape[1:], or is a scalar.
-absl::Status CheckRows(const Tensor& now, const Tensor& indices, const Tensor& updates) {
-  if (now.rank() < 1) {
-    return InvalidArgument("params must be at least 1-D, got shape ", now.shape().DebugString());
-  }
-  const bool scalar = updates.rank() == 0;
-  bool fits = scalar || updates.rank() == indices.rank() + now.rank() - 1;
-  for (int i = 0; fits && !scalar && i < updates.rank(); ++i) {
-    fits =
-        updates.dim(i) == (i < indices.rank() ? indices.dim(i) : now.dim(i - indices.rank() + 1));
-  }
-  if (!fits) {
-    return InvalidArgument(
-        "Must have updates.shape = indices.shape + params.shape[1:] or "
-        "updates.shape = [], got updates.shape ",
-        updates.shape().DebugString(), ", indices.shape ", indices.shape().DebugString(),
-        ", params.shape ", now.shape().DebugString());
-  }
-  return absl::OkStatus();
-}
-
-// Checks shapes and indices; a scalar update goes to every row.
-template <typename RowFn>
-absl::Status ForEachRow(KernelContext* c, Variable* v, RowFn row) {
-  const Tensor& now = v->tensor();
-  const Tensor& indices = c->input(1);
-  const Tensor& updates = c->input(2);
-  FERRY_RETURN_IF_ERROR(CheckRows(now, indices, updates));
-  const bool scalar = updates.rank() == 0;
-  const int64_t rows = now.dim(0), n = indices.num_elements();
-  const bool wide = indices.dtype() == DType::kInt64;
-  auto at = [&](int64_t i) -> int64_t {
-    return wide ? indices.data<int64_t>()[i] : indices.data<int32_t>()[i];
-  };
-  for (int64_t i = 0; i < n; ++i) {
-    if (at(i) < 0 || at(i) >= rows) {
-      return InvalidArgument("indices", TensorShape(indices.shape()).rank() == 0 ? "" : "[",
-                             indices.rank() == 0 ? "" : absl::StrCat(i, "]"), " = ", at(i),
-                             " is not in [0, ", rows, ")");
-    }
-  }
-  if (n > 0 && now.num_elements() > 0) {
-    const int64_t size = now.num_elements() / rows;
-    Tensor* to = v->MutableTensor();
-    for (int64_t i = 0; i < n; ++i) row(to, at(i) * size, updates, scalar ? -1 : i * size, size);
-  }
-  return absl::OkStatus();
-}
-
-template <typename T, int kSign>
-class ScatterAccumulateKernel : public Kernel {
-  absl::Status Compute(KernelContext* c) const override {
-    Variable* v = c->variable(0);
-    MutexLock lock(&v->mu());
-    FERRY_RETURN_IF_ERROR(ForEachRow(
-        c, v, [](Tensor* to, int64_t at, const Tensor& updates, int64_t from, int64_t size) {
-          if (from >= 0) {
-            Accumulate<T, kSign>(to->data<T>() + at, updates.data<T>() + from, size);
-          } else {
-            for (int64_t i = 0; i < size; ++i) {
-              Accumulate<T, kSign>(to->data<T>() + at + i, updates.data<T>(), 1);
-            }
-          }
-        }));
-    c->SetOutputVariable(0, v);
-    return absl::OkStatus();
-  }
-};
-template <typename T>
-using ScatterAddKernel = ScatterAccumulateKernel<T, 1>;
-template <typename T>
-using ScatterSubKernel = ScatterAccumulateKernel<T, -1>;
-
-class ScatterUpdateKernel : public Kernel {
-  absl::Status Compute(KernelContext* c) const override {
-    Variable* v = c->variable(0);
-    MutexLock lock(&v->mu());
-    FERRY_RETURN_IF_ERROR(ForEachRow(
-        c, v, [](Tensor* to, int64_t at, const Tensor& updates, int64_t from, int64_t size) {
-          if (to->dtype() == DType::kString) {
-            for (int64_t i = 0; i < size; ++i) {
-              to->data<std::string>()[at + i] =
-                  updates.data<std::string>()[from < 0 ? 0 : from + i];
-            }
-            return;
-          }
-          const size_t width = ElementSize(to->dtype());
-          char* out = static_cast<char*>(to->raw()) + static_cast<size_t>(at) * width;
-          const char* in = static_cast<const char*>(updates.raw());
-          if (from >= 0) {
-            std::memcpy(out, in + static_cast<size_t>(from) * width,
-                        static_cast<size_t>(size) * width);
-          } else {
-            for (int64_t i = 0; i < size; ++i) {
-              std::memcpy(out + static_cast<size_t>(i) * width, in, width);
-            }
-          }
-        }));
-    c->SetOutputVariable(0, v);
-    return absl::OkStatus();
-  }
-};
-
-absl::Status ScatterShape(InferenceContext* c) {
-  FERRY_RETURN_IF_ERROR(c->WithRankAtLeast(c->input(0), 1).status());
-  c->set_output(0, c->input(0));
-  return absl::OkStatus();
-}
-
-FERRY_OP("ScatterUpdate")
-    .Input("ref: Ref(T)")
-    .Input("indices: Tindices")
-    .Input("updates: T")
-    .Output("output_ref: Ref(T)")
-    .Attr("T: type")
-    .Attr("Tindices: {int32, int64}")
-    .Attr("use_locking: bool = true")
-    .Shape(ScatterShape)
+FERRY_OP("AssignAddVariableOp")
+    .Input("resource: resource")
+    .Input("value: dtype")
+    .Attr("dtype: type")
+    .Stateful()
+    .Shape(ValueFitsHandle)
     .NotDifferentiable();
-FERRY_OP("ScatterAdd")
-    .Input("ref: Ref(T)")
-    .Input("indices: Tindices")
-    .Input("updates: T")
-    .Output("output_ref: Ref(T)")
-    .Attr("T: numbertype")
-    .Attr("Tindices: {int32, int64}")
-    .Attr("use_locking: bool = false")
-    .Shape(ScatterShape)
+FERRY_OP("AssignSubVariableOp")
+    .Input("resource: resource")
+    .Input("value: dtype")
+    .Attr("dtype: type")
+    .Stateful()
+    .Shape(ValueFitsHandle)
     .NotDifferentiable();
-FERRY_OP("ScatterSub")
-    .Input("ref: Ref(T)")
-    .Input("indices: Tindices")
-    .Input("updates: T")
-    .Output("output_ref: Ref(T)")
-    .Attr("T: numbertype")
-    .Attr("Tindices: {int32, int64}")
-    .Attr("use_locking: bool = false")
-    .Shape(ScatterShape)
-    .NotDifferentiable();
-
-FERRY_KERNEL("ScatterUpdate").Device(DeviceType::kCpu).Make<ScatterUpdateKernel>();
 
 [[maybe_unused]] const bool registered =
     RegisterCpu<AssignAddKernel>(NumberTypes(), "AssignAdd") &&
     RegisterCpu<AssignSubKernel>(NumberTypes(), "AssignSub") &&
-    RegisterCpu<ScatterAddKernel>(NumberTypes(), "ScatterAdd") &&
-    RegisterCpu<ScatterSubKernel>(NumberTypes(), "ScatterSub");
+    RegisterCpu<AssignAddKernel>(NumberTypes(), "AssignAddVariableOp", "dtype") &&
+    RegisterCpu<AssignSubKernel>(NumberTypes(), "AssignSubVariableOp", "dtype");
 
 }  // namespace
 
-// ---- For variable.cu ----
-
-namespace gpu {
-
-bool CheckAccumulate(Call* c) {
+// For variable.cu.
+bool gpu::CheckAccumulate(Call* c) {
   const KernelContext* context = HostSide::Context(c);
   return HostSide::Note(c, CheckUpdate(*context->variable(0), context->input(1)));
 }
 
-bool CheckScatter(Call* c) {
-  const KernelContext* context = HostSide::Context(c);
-  return HostSide::Note(c, CheckRows(context->input(0), context->input(1), context->input(2)));
-}
-
-}  // namespace gpu
 }  // namespace ferry

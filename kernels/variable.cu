@@ -1,4 +1,4 @@
-// Updates of reference variables on a GPU: AssignAdd, AssignSub, and those of single rows.
+// Updates of variables, references and handles alike, on a GPU: AssignAdd, AssignSub, and those of single rows.
 //
 // Rows that are updated several times take their updates in the order of the indices, as on the
 // CPU, so that results are the same each time: the indices are sorted first. An index out of range
@@ -173,14 +173,24 @@ class ScatterUpdate : public Scatter {
 template <typename Unit>
 bool RegisterUpdate(const std::vector<DType>& types) {
   return Register(
-      {"ScatterUpdate", {{"T", types}}, {}, {}, true, &MakeKernel<ScatterUpdate<Unit>>});
+             {"ScatterUpdate", {{"T", types}}, {}, {}, true, &MakeKernel<ScatterUpdate<Unit>>}) &&
+         Register({"ResourceScatterUpdate",
+                   {{"dtype", types}},
+                   {},
+                   {},
+                   true,
+                   &MakeKernel<ScatterUpdate<Unit>>});
 }
 
 [[maybe_unused]] const bool registered =
     Register<AssignAdd, FERRY_GPU_NUMBERS>("AssignAdd", "T") &&
     Register<AssignSub, FERRY_GPU_NUMBERS>("AssignSub", "T") &&
+    Register<AssignAdd, FERRY_GPU_NUMBERS>("AssignAddVariableOp", "dtype") &&
+    Register<AssignSub, FERRY_GPU_NUMBERS>("AssignSubVariableOp", "dtype") &&
     Register<ScatterAdd, FERRY_GPU_NUMBERS>("ScatterAdd", "T") &&
     Register<ScatterSub, FERRY_GPU_NUMBERS>("ScatterSub", "T") &&
+    Register<ScatterAdd, FERRY_GPU_NUMBERS>("ResourceScatterAdd", "dtype") &&
+    Register<ScatterSub, FERRY_GPU_NUMBERS>("ResourceScatterSub", "dtype") &&
     RegisterUpdate<uint8_t>({DType::kBool, DType::kInt8, DType::kUint8}) &&
     RegisterUpdate<uint16_t>({DType::kHalf, DType::kBfloat16, DType::kInt16, DType::kUint16}) &&
     RegisterUpdate<uint32_t>({DType::kFloat, DType::kInt32, DType::kUint32}) &&

@@ -28,7 +28,21 @@
 namespace ferry {
 namespace {
 
-bool IsVariable(const Node* n) { return n && (n->op() == "VariableV2" || n->op() == "Variable"); }
+bool IsVariable(const Node* n) {
+  return n && (n->op() == "VariableV2" || n->op() == "Variable" || n->op() == "VarHandleOp");
+}
+
+bool IsResource(const Output& variable) { return variable.dtype() == DType::kResource; }
+
+// What a save reads of a resource variable: the read that was made with it, or else any.
+Output ReadOf(const Scope& s, const Output& handle, DType dtype) {
+  Node* read = s.graph()->FindNode(absl::StrCat(handle.node->name(), "/Read/ReadVariableOp"));
+  if (read && read->op() == "ReadVariableOp" && read->input(0) == handle) return Output(read, 0);
+  for (Node* n : handle.node->consumers()) {
+    if (n->op() == "ReadVariableOp") return Output(n, 0);
+  }
+  return ops::ReadVariableOp(s, handle, dtype);
+}
 
 Output Strings(const Scope& s, const std::vector<std::string>& values) {
   return ops::Const(s, Tensor::Of<std::string>(values));
@@ -88,7 +102,11 @@ absl::StatusOr<proto::SaverDef> AddSaveNodes(Graph* graph, const std::vector<Sav
     keys.push_back(item.key);
     slices.push_back(item.slice);
     variables.push_back(item.variable);
-    dtypes.push_back(BaseType(item.variable.dtype()));
+    DType dtype = BaseType(item.variable.dtype());
+    if (IsResource(item.variable)) {
+      FERRY_ASSIGN_OR_RETURN(dtype, item.variable.node->Attr<DType>("dtype"));
+    }
+    dtypes.push_back(dtype);
   }
 
   const Scope root(graph);
@@ -131,7 +149,10 @@ absl::StatusOr<proto::SaverDef> AddSaveNodes(Graph* graph, const std::vector<Sav
     const std::string name = at.UniqueOpName("SaveV2");
     const Lists l = lists(at, name, members);
     std::vector<Output> values;
-    for (const size_t i : members) values.push_back(variables[i]);
+    for (const size_t i : members) {
+      values.push_back(IsResource(variables[i]) ? ReadOf(at, variables[i], dtypes[i])
+                                                : variables[i]);
+    }
     Node* node = NodeBuilder(exactly(at, name), "SaveV2")
                      .Input(to)
                      .Input(l.keys)
@@ -216,7 +237,8 @@ absl::StatusOr<proto::SaverDef> AddSaveNodes(Graph* graph, const std::vector<Sav
       Node* variable = variables[i].node;
       const Scope at = in("Assign").WithDevice(device).ColocateWith(variable);
       Output value(restore, static_cast<int>(assigns.size()));
-      const PartialShape& shape = variables[i].shape();
+      const bool resource = IsResource(variables[i]);
+      const PartialShape& shape = resource ? variable->handle_shape() : variables[i].shape();
       if (options.reshape) {
         if (!shape.fully_defined()) {
           return InvalidArgument("variable '", variable->name(), "' has the shape ",
@@ -227,6 +249,14 @@ absl::StatusOr<proto::SaverDef> AddSaveNodes(Graph* graph, const std::vector<Sav
         const std::string name = by.UniqueOpName("Reshape");
         const Output target = ops::ConstVector<int32_t>(exactly(by, name + "/shape"), dims);
         value = ops::Reshape(exactly(by, name), value, target);
+      }
+      if (resource) {
+        // TensorFlow brings the value to the variable's device first.
+        const Scope beside = s.WithDevice(variable->device());
+        value = ops::Identity(beside.WithOpName("Identity"), value);
+        assigns.push_back(ops::AssignVariableOp(beside, variables[i], value));
+        FERRY_RETURN_IF_ERROR(s.status());
+        continue;
       }
       const Output assign =
           ops::Assign(at, variables[i], value, !options.reshape && shape.fully_defined());
@@ -357,7 +387,9 @@ absl::StatusOr<std::vector<SaveItem>> FindSaveItems(const Graph& graph,
     for (int i = 0; i < count; ++i) {
       // A variable may be read through Identity nodes.
       Output value = n->input(first + i);
-      while (value.node->op() == "Identity") value = value.node->input(0);
+      while (value.node->op() == "Identity" || value.node->op() == "ReadVariableOp") {
+        value = value.node->input(0);
+      }
       if (!IsVariable(value.node)) {
         return bad("'", n->name(), "' saves '", n->input(first + i).name(),
                    "', which is not a variable");

@@ -10,9 +10,10 @@ namespace ferry::testing {
 namespace {
 
 Output Layer(const Scope& s, Output in, int64_t inputs, int64_t units, const std::string& name,
-             bool relu) {
+             bool relu, bool use_resource) {
   const Scope sub = s.NewSubScope(name);
   VariableOptions weights, biases;
+  weights.use_resource = biases.use_resource = use_resource;
   weights.initializer = TruncatedNormalInitializer(0, 1 / std::sqrt(static_cast<double>(inputs)));
   biases.initializer = ZerosInitializer();
   const VariableHandle w = GetVariable(sub, "weights", {inputs, units}, DType::kFloat, weights);
@@ -29,13 +30,13 @@ std::unique_ptr<Optimizer> MakeMlpOptimizer(const std::string& name) {
   return std::make_unique<GradientDescentOptimizer>(0.1);
 }
 
-Mlp::Mlp(Optimizer* optimizer) {
+Mlp::Mlp(Optimizer* optimizer, bool use_resource) {
   graph.set_seed(42);
   x = ops::Placeholder(s.WithOpName("x"), DType::kFloat, {-1, 64});
   y = ops::Placeholder(s.WithOpName("y"), DType::kInt64, {-1});
-  Output h = Layer(s, x, 64, 128, "hidden1", true);
-  h = Layer(s, h, 128, 64, "hidden2", true);
-  logits = Layer(s, h, 64, 10, "logits", false);
+  Output h = Layer(s, x, 64, 128, "hidden1", true, use_resource);
+  h = Layer(s, h, 128, 64, "hidden2", true, use_resource);
+  logits = Layer(s, h, 64, 10, "logits", false, use_resource);
   const Scope xent = s.NewSubScope("SparseSoftmaxCrossEntropyWithLogits");
   ops::Shape(xent, y);
   loss = ops::ReduceMean(s.WithOpName("loss"),

@@ -22,7 +22,7 @@ std::unique_ptr<Optimizer> MakeMlpOptimizer(const std::string& name);
 
 // Its nodes have the names that TensorFlow gives them.
 struct Mlp {
-  explicit Mlp(Optimizer* optimizer);
+  explicit Mlp(Optimizer* optimizer, bool use_resource = false);
 
   Graph graph;
   Scope s{&graph};  // Holds the first error.

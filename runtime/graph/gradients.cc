@@ -16,8 +16,10 @@
 namespace ferry {
 namespace {
 
+// Variables' handles are, as what is read from them.
 bool IsTrainable(DType t) {
   t = BaseType(t);
+  if (t == DType::kResource) return true;
   return IsFloating(t) || t == DType::kComplex64 || t == DType::kComplex128;
 }
 
@@ -145,9 +147,12 @@ absl::Status Differentiator::Visit(Node* node) {
     const Output& g = in_grads[static_cast<size_t>(i)];
     if (g.node == nullptr) continue;
     const Output& x = node->input(i);
-    if (BaseType(g.dtype()) != BaseType(x.dtype()) || !g.shape().CompatibleWith(x.shape())) {
+    const bool handle = x.dtype() == DType::kResource;
+    const PartialShape& shape = handle ? x.node->handle_shape() : x.shape();
+    if ((!handle && BaseType(g.dtype()) != BaseType(x.dtype())) ||
+        !g.shape().CompatibleWith(shape)) {
       return Internal(what, ": for input ", i, ", ", DTypeName(x.dtype()), " of shape ",
-                      x.shape().DebugString(), ", it made ", DTypeName(g.dtype()), " of shape ",
+                      shape.DebugString(), ", it made ", DTypeName(g.dtype()), " of shape ",
                       g.shape().DebugString());
     }
     AddGrad(x, g);

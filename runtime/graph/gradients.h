@@ -45,7 +45,7 @@ class GradientContext {
   std::vector<Output> output_grads_, input_grads_;
 };
 
-// For each x the sum over all y of dy/dx, times grad_ys (ones where empty or shorter). An x that
+// For each x, a value or the handle of a variable (VarHandleOp), the sum over all y of dy/dx, times grad_ys (ones where empty or shorter). An x that
 // no y depends on gets an empty Output. Nodes are made under "<scope>/gradients". Gradients don't
 // pass integers, StopGradient, or `stop_gradients`. With `gate_gradients` an op's gradients may be
 // used only when all of them are there (TensorFlow's GATE_OP: what its optimizers ask for, and what

@@ -234,6 +234,14 @@ absl::Status Graph::InferShapes(Node* node) {
   PartialShape first_value = partial_values.empty() ? PartialShape() : partial_values[0];
   InferenceContext c(&node->attrs_, std::move(shapes), std::move(values), std::move(partial_values),
                      node->num_outputs());
+  for (int i = 0; i < node->num_inputs(); ++i) {
+    const Output& in = node->input(i);
+    if (in.node != nullptr && BaseType(in.dtype()) == DType::kResource) {
+      c.set_input_handle_shape(i, in.node->handle_shape_);
+      // Identity, Switch and the like pass a handle on.
+      if (i == 0) c.set_output_handle_shape(in.node->handle_shape_);
+    }
+  }
   absl::Status s = node->info_->shape(&c);
   if (!s.ok()) {
     std::string in = absl::StrJoin(node->inputs_, ", ", [](std::string* out, const Output& o) {
@@ -241,6 +249,7 @@ absl::Status Graph::InferShapes(Node* node) {
     });
     return absl::Status(s.code(), absl::StrCat(s.message(), "; input shapes: ", in));
   }
+  node->handle_shape_ = c.output_handle_shape();
   bool any_value = false;
   for (int i = 0; i < node->num_outputs(); ++i) {
     node->shapes_[static_cast<size_t>(i)] = c.output(i);

@@ -77,6 +77,8 @@ class Node {
   DType output_type(int i) const { return output_types_[i]; }
   const std::vector<DType>& output_types() const { return output_types_; }
   const PartialShape& output_shape(int i) const { return shapes_[i]; }
+  // Of a node whose outputs are handles of a variable: the variable's shape, as far as it is known.
+  const PartialShape& handle_shape() const { return handle_shape_; }
   Output output(int i) { return Output(this, i); }
   // Nodes that take an output of this one, or depend on it; in the order of making, each as often
   // as it has edges from here.
@@ -102,6 +104,8 @@ class Node {
   std::vector<PartialShape> shapes_;
   // For output i, as much of its value as is known, where it may serve as a shape.
   std::vector<PartialShape> shape_values_;
+  // Where the outputs are handles of a variable: its shape.
+  PartialShape handle_shape_;
   Graph* graph_ = nullptr;
   proto::NodeDef::ExperimentalDebugInfo debug_info_;
 };

@@ -112,6 +112,33 @@ Output IsVariableInitialized(const Scope& s, Output ref) {
   return Simple(s, "IsVariableInitialized", {ref});
 }
 
+Output VarHandleOp(const Scope& s, const PartialShape& shape, DType dtype,
+                   const std::string& shared_name, const std::string& container) {
+  return Make(s, "VarHandleOp", {})
+      .Attr("shape", shape)
+      .Attr("dtype", dtype)
+      .Attr("shared_name", shared_name)
+      .Attr("container", container)
+      .BuildOutput();
+}
+Output ReadVariableOp(const Scope& s, Output handle, DType dtype) {
+  return Make(s, "ReadVariableOp", {handle}).Attr("dtype", dtype).BuildOutput();
+}
+Node* AssignVariableOp(const Scope& s, Output handle, Output value, bool validate_shape) {
+  return Make(s, "AssignVariableOp", {handle, value})
+      .Attr("validate_shape", validate_shape)
+      .Build();
+}
+Node* AssignAddVariableOp(const Scope& s, Output handle, Output value) {
+  return Make(s, "AssignAddVariableOp", {handle, value}).Build();
+}
+Node* AssignSubVariableOp(const Scope& s, Output handle, Output value) {
+  return Make(s, "AssignSubVariableOp", {handle, value}).Build();
+}
+Output VarIsInitializedOp(const Scope& s, Output handle) {
+  return Simple(s, "VarIsInitializedOp", {handle});
+}
+
 SwitchOutputs Switch(const Scope& s, Output data, Output pred) {
   auto [f, t] = Two(Make(s, "Switch", {data, pred}).Build());
   return {f, t};

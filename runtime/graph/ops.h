@@ -44,6 +44,15 @@ Output AssignAdd(const Scope& s, Output ref, Output value, bool use_locking = fa
 Output AssignSub(const Scope& s, Output ref, Output value, bool use_locking = false);
 Output IsVariableInitialized(const Scope& s, Output ref);
 
+// ---- Resource variables (see variables.h for what works on both kinds) ----
+Output VarHandleOp(const Scope& s, const PartialShape& shape, DType dtype,
+                   const std::string& shared_name = "", const std::string& container = "");
+Output ReadVariableOp(const Scope& s, Output handle, DType dtype);
+Node* AssignVariableOp(const Scope& s, Output handle, Output value, bool validate_shape = false);
+Node* AssignAddVariableOp(const Scope& s, Output handle, Output value);
+Node* AssignSubVariableOp(const Scope& s, Output handle, Output value);
+Output VarIsInitializedOp(const Scope& s, Output handle);
+
 // ---- Conditionals ----
 struct SwitchOutputs {
   Output output_false, output_true;

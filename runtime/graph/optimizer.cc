@@ -27,6 +27,11 @@ Output WithConst(const Scope& s, Output (*op)(const Scope&, Output, Output), con
   return op(s.WithOpName(sub.prefix() + "/"), c, y);
 }
 
+// The op of that name for the variable's kind.
+std::string ApplyOp(const char* op, const VariableHandle& var) {
+  return absl::StrCat(var.is_resource() ? "Resource" : "", op);
+}
+
 }  // namespace
 
 Output HyperParameter::ToTensor(const Scope& s, const std::string& name) const {
@@ -98,7 +103,7 @@ Node* Optimizer::ApplyGradients(const Scope& s, const std::vector<GradAndVar>& g
     const Scope step = scope.ColocateWith(global_step.ref.node);
     Output one = ScalarConst(step.WithOpName("value").WithControlDependencies({update}),
                              global_step.dtype(), 1);
-    train_op = ops::AssignAdd(AsScope(step), global_step.ref, one).node;
+    train_op = AssignAddTo(AsScope(step), global_step, one);
   }
   if (!s.ok()) return nullptr;
   s.UpdateStatus(AddNodeToCollection(s.graph(), kTrainOp, train_op->name()));
@@ -121,7 +126,7 @@ void GradientDescentOptimizer::Prepare(const Scope& s) {
 }
 
 Node* GradientDescentOptimizer::ApplyDense(const Scope& s, const VariableHandle& var, Output grad) {
-  return NodeBuilder(s, "ApplyGradientDescent")
+  return NodeBuilder(s, ApplyOp("ApplyGradientDescent", var))
       .Input(var.ref)
       .Input(CastTo(s, lr_, var.dtype()))
       .Input(grad)
@@ -139,7 +144,7 @@ void MomentumOptimizer::Prepare(const Scope& s) {
 
 Node* MomentumOptimizer::ApplyDense(const Scope& s, const VariableHandle& var, Output grad) {
   Output lr = CastTo(s, lr_, var.dtype()), momentum = CastTo(s, m_, var.dtype());
-  return NodeBuilder(s, "ApplyMomentum")
+  return NodeBuilder(s, ApplyOp("ApplyMomentum", var))
       .Input(var.ref)
       .Input(GetSlot(var, "momentum").ref)
       .Input(lr)
@@ -159,6 +164,7 @@ void AdamOptimizer::CreateSlots(const Scope& s, const std::vector<VariableHandle
     const Scope near = s.ColocateWith(first.ref.node);
     VariableOptions options;
     options.trainable = false;
+    options.use_resource = first.is_resource();
     auto power = [&](const char* name, double beta) {
       return MakeVariable(near, name, Tensor::Scalar(static_cast<float>(beta)), options);
     };
@@ -178,7 +184,7 @@ void AdamOptimizer::Prepare(const Scope& s) {
 }
 
 Node* AdamOptimizer::ApplyDense(const Scope& s, const VariableHandle& var, Output grad) {
-  NodeBuilder b(s, "ApplyAdam");
+  NodeBuilder b(s, ApplyOp("ApplyAdam", var));
   b.Input(var.ref).Input(GetSlot(var, "m").ref).Input(GetSlot(var, "v").ref);
   for (const Output& o :
        {beta1_power_.read, beta2_power_.read, lr_, beta1_t_, beta2_t_, epsilon_t_}) {
@@ -191,6 +197,7 @@ std::vector<Node*> AdamOptimizer::Finish(const Scope& scope, const std::vector<N
   const Scope s = scope.ColocateWith(beta1_power_.ref.node);
   auto advance = [&](const VariableHandle& power, Output beta) {
     Output next = ops::Mul(s.WithOpName("mul").WithControlDependencies(updates), power.read, beta);
+    if (power.is_resource()) return AssignTo(s, power, next);
     return ops::Assign(s, power.ref, next, /*validate_shape=*/true, /*use_locking=*/false).node;
   };
   Node* first = advance(beta1_power_, beta1_t_);

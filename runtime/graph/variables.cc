@@ -141,6 +141,20 @@ struct NewVariable {
   int aggregation = proto::VARIABLE_AGGREGATION_NONE;
 };
 
+// The nodes of a resource variable, after its initial value's. `s` is the scope of its own name.
+void MakeResource(const Scope& s, const NewVariable& v, VariableHandle* h) {
+  h->ref = NodeBuilder(AsScope(s), "VarHandleOp")
+               .Attr("shape", v.shape)
+               .Attr("dtype", v.dtype)
+               .Attr("shared_name", v.full_name)
+               .Attr("debug_name", v.full_name + "/")
+               .BuildOutput();
+  const Scope plain = s.ClearColocation();
+  ops::VarIsInitializedOp(plain.WithPrefix(v.full_name + "/IsInitialized"), h->ref);
+  h->initializer = ops::AssignVariableOp(plain.WithOpName("Assign"), h->ref, h->initial_value);
+  h->read = ops::ReadVariableOp(plain.WithPrefix(v.full_name + "/Read"), h->ref, v.dtype);
+}
+
 VariableHandle Create(const Scope& scope, const NewVariable& v, const VariableOptions& options) {
   if (!scope.ok()) return VariableHandle();
   // Before any node is made: a graph with half of a variable can't be imported again.
@@ -154,11 +168,15 @@ VariableHandle Create(const Scope& scope, const NewVariable& v, const VariableOp
   VariableHandle h;
   h.trainable = options.trainable;
   h.initial_value = v.initial_value(s);
-  h.ref = ops::VariableV2(AsScope(s), v.shape, v.dtype);
-  s = s.WithColocation(outer).ColocateWith(h.ref.node);
-  Output assign = ops::Assign(s, h.ref, h.initial_value);
-  h.initializer = assign.node;
-  h.read = ops::Identity(s.WithOpName("read"), h.ref);
+  if (options.use_resource) {
+    MakeResource(outer.empty() ? s.WithColocation({absl::StrCat("loc:@", v.full_name)}) : s, v, &h);
+  } else {
+    h.ref = ops::VariableV2(AsScope(s), v.shape, v.dtype);
+    s = s.WithColocation(outer).ColocateWith(h.ref.node);
+    Output assign = ops::Assign(s, h.ref, h.initial_value);
+    h.initializer = assign.node;
+    h.read = ops::Identity(s.WithOpName("read"), h.ref);
+  }
   if (!scope.ok()) return VariableHandle();
 
   proto::VariableDef def = ToProto(h);
@@ -180,7 +198,10 @@ std::string FullName(const Scope& s, const std::string& name) {
 absl::StatusOr<VariableHandle> Existing(Node* node) {
   proto::VariableDef def;
   def.set_variable_name(absl::StrCat(node->name(), ":0"));
-  def.set_snapshot_name(absl::StrCat(node->name(), "/read:0"));
+  const bool resource = node->op() == "VarHandleOp";
+  def.set_is_resource(resource);
+  def.set_snapshot_name(
+      absl::StrCat(node->name(), resource ? "/Read/ReadVariableOp:0" : "/read:0"));
   def.set_initializer_name(absl::StrCat(node->name(), "/Assign"));
   Node* assign = node->graph()->FindNode(def.initializer_name());
   if (assign != nullptr && assign->num_inputs() == 2) {
@@ -329,6 +350,7 @@ VariableHandle MakeSlot(const Scope& s, const VariableHandle& primary, const std
   VariableOptions options;
   options.trainable = false;
   options.initializer = ZerosInitializer();
+  options.use_resource = primary.is_resource();
   const Scope root = s.WithPrefix("").ClearColocation().ColocateWith(primary.ref.node);
   return GetVariable(root, s.graph()->UniqueName(name, /*mark_as_used=*/false), *shape,
                      primary.dtype(), options);
@@ -353,6 +375,7 @@ proto::VariableDef ToProto(const VariableHandle& v) {
   def.set_snapshot_name(v.read.name());
   if (v.initial_value.node != nullptr) def.set_initial_value_name(v.initial_value.name());
   def.set_trainable(v.trainable);
+  def.set_is_resource(v.is_resource());
   return def;
 }
 
@@ -383,6 +406,25 @@ absl::StatusOr<VariableHandle> FromProto(const Graph& graph, const proto::Variab
   return h;
 }
 
+Output ReadValue(const Scope& s, const VariableHandle& v) {
+  return v.is_resource() ? ops::ReadVariableOp(s, v.ref, v.dtype()) : ops::Identity(s, v.ref);
+}
+Output IsInitialized(const Scope& s, const VariableHandle& v) {
+  return v.is_resource() ? ops::VarIsInitializedOp(s, v.ref) : ops::IsVariableInitialized(s, v.ref);
+}
+Node* AssignTo(const Scope& s, const VariableHandle& v, Output value) {
+  return v.is_resource() ? ops::AssignVariableOp(s, v.ref, value)
+                         : ops::Assign(s, v.ref, value).node;
+}
+Node* AssignAddTo(const Scope& s, const VariableHandle& v, Output value) {
+  return v.is_resource() ? ops::AssignAddVariableOp(s, v.ref, value)
+                         : ops::AssignAdd(s, v.ref, value).node;
+}
+Node* AssignSubTo(const Scope& s, const VariableHandle& v, Output value) {
+  return v.is_resource() ? ops::AssignSubVariableOp(s, v.ref, value)
+                         : ops::AssignSub(s, v.ref, value).node;
+}
+
 Node* VariablesInitializer(const Scope& s, const std::vector<VariableHandle>& variables) {
   std::vector<Node*> initializers;
   for (const VariableHandle& v : variables) initializers.push_back(v.initializer);
@@ -404,7 +446,9 @@ absl::StatusOr<VariableHandle> GetGlobalStep(const Graph& graph) {
   if (!all.empty()) return all[0];
   // Graphs that were imported without their collections.
   Node* node = graph.FindNode("global_step");
-  if (node == nullptr || node->op() != "VariableV2") return VariableHandle();
+  if (node == nullptr || (node->op() != "VariableV2" && node->op() != "VarHandleOp")) {
+    return VariableHandle();
+  }
   return Existing(node);
 }
 

@@ -1,6 +1,6 @@
 // Variables as programs make them: a VariableV2 with its initial value, the Assign that sets it and
 // the Identity that reads it, named as tf.compat.v1.get_variable names them, and listed in the
-// graph's collections.
+// graph's collections. With use_resource it is a VarHandleOp, AssignVariableOp and ReadVariableOp.
 //
 //   Scope hidden = root.NewSubScope("hidden1");
 //   VariableHandle w = GetVariable(hidden, "weights", {64, 128}, DType::kFloat,
@@ -26,17 +26,29 @@ namespace ferry {
 
 // The parts of one variable. Cheap to copy; the nodes belong to the graph.
 struct VariableHandle {
-  Output ref;                   // "w:0".
-  Output read;                  // "w/read:0".
+  Output ref;                   // "w:0": a reference, or the handle of a resource variable.
+  Output read;                  // "w/read:0", "w/Read/ReadVariableOp:0".
   Output initial_value;         // Empty when a meta graph doesn't say.
   Node* initializer = nullptr;  // "w/Assign".
   bool trainable = false;
 
   explicit operator bool() const { return ref.node != nullptr; }
   const std::string& name() const { return ref.node->name(); }  // "w". REQUIRES: not empty.
-  DType dtype() const { return BaseType(ref.dtype()); }
-  const PartialShape& shape() const { return ref.shape(); }
+  bool is_resource() const { return ref.dtype() == DType::kResource; }
+  DType dtype() const { return is_resource() ? read.dtype() : BaseType(ref.dtype()); }
+  const PartialShape& shape() const {
+    return is_resource() ? ref.node->handle_shape() : ref.shape();
+  }
 };
+
+// The same for both kinds of variables: a read of its own, which control dependencies order (a
+// resource variable's is a copy when the variable changes while it is in use; a reference's isn't),
+// whether it was initialised, and assignments.
+Output ReadValue(const Scope& s, const VariableHandle& v);
+Output IsInitialized(const Scope& s, const VariableHandle& v);
+Node* AssignTo(const Scope& s, const VariableHandle& v, Output value);
+Node* AssignAddTo(const Scope& s, const VariableHandle& v, Output value);
+Node* AssignSubTo(const Scope& s, const VariableHandle& v, Output value);
 
 // Makes the initial value of a variable, under the scope "<variable>/Initializer". Null stands for
 // the default: GlorotUniform for floating types, zeros for integers and bool.
@@ -71,6 +83,7 @@ struct VariableOptions {
   // Besides kTrainableVariables, which `trainable` decides.
   std::vector<std::string> collections = {kGlobalVariables};
   Reuse reuse = Reuse::kNo;
+  bool use_resource = false;
 };
 
 // tf.get_variable: the variable "<scope's prefix>/name". An error is the scope's status, and the

@@ -93,7 +93,7 @@ struct Register {
 // The value on one output of one step.
 struct Slot {
   Tensor tensor;
-  Variable* variable = nullptr;  // For references; then `tensor` is unused.
+  Variable* variable = nullptr;  // Whose contents it is; then `tensor` is unused.
   Register* reg = nullptr;       // The register whose buffer `tensor` lies in, if any.
   bool dead = false;             // On a branch that wasn't taken (Switch).
 };
@@ -130,7 +130,7 @@ class KernelContext {
   }
   // For Merge: whether the input carries no value in this Run.
   bool input_dead(int i) const { return inputs_[i]->dead; }
-  // Of a reference input; never null for those.
+  // Of a reference, or of a variable's handle; never null for those.
   Variable* variable(int i) const { return inputs_[i]->variable; }
   // The number of elements of a scalar-or-one-element integer input (int32 or int64) as int64.
   absl::StatusOr<int64_t> InputAsInt(int i) const;
@@ -160,8 +160,10 @@ class KernelContext {
   // Output i is `t`, which the kernel or another owner keeps and nobody will change during this
   // Run (Const, a fresh tensor).
   void SetOutput(int i, const Tensor& t);
-  // Output i is a reference.
-  void SetOutputVariable(int i, Variable* v) { outputs_[i].variable = v; }
+  // Output i stands for the variable; nothing when there is none (ops on resources).
+  void SetOutputVariable(int i, Variable* v) {
+    if (i < num_outputs_) outputs_[i].variable = v;
+  }
   // Output i carries no value in this Run.
   void SetOutputDead(int i) { outputs_[i].dead = true; }
   void SetOutputAlive(int i) { outputs_[i].dead = false; }

@@ -18,6 +18,7 @@ InferenceContext::InferenceContext(const AttrMap* attrs, std::vector<PartialShap
       partial_values_(std::move(partial_values)) {
   values_.resize(inputs_.size());
   partial_values_.resize(inputs_.size());
+  input_handles_.resize(inputs_.size());
 }
 
 absl::StatusOr<PartialShape> InferenceContext::ValueAsShape(int i) const {

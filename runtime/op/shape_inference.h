@@ -51,6 +51,13 @@ class InferenceContext {
   }
   const PartialShape& output_value_as_shape(int i) const { return output_values_[i]; }
 
+  // The shape of the variable that input i is a handle of; unknown if it isn't known.
+  const PartialShape& input_handle_shape(int i) const { return input_handles_[i]; }
+  void set_input_handle_shape(int i, PartialShape s) { input_handles_[i] = std::move(s); }
+  // For an output that is a handle.
+  void set_output_handle_shape(PartialShape shape) { output_handle_ = std::move(shape); }
+  const PartialShape& output_handle_shape() const { return output_handle_; }
+
   // `shape` with rank exactly / at least / at most `rank`; InvalidArgument "Shape must be rank R
   // but is rank S".
   absl::StatusOr<PartialShape> WithRank(const PartialShape& shape, int rank) const;
@@ -59,7 +66,8 @@ class InferenceContext {
 
  private:
   const AttrMap* attrs_;
-  std::vector<PartialShape> inputs_, outputs_, output_values_;
+  std::vector<PartialShape> inputs_, outputs_, output_values_, input_handles_;
+  PartialShape output_handle_;
   std::vector<Tensor> values_;
   std::vector<PartialShape> partial_values_;
 };

@@ -41,12 +41,24 @@ void Variable::Adopt(Tensor contents) {
   Publish();
 }
 
-absl::Status Variable::CheckAssign(const TensorShape& shape) const {
-  const PartialShape held = initialized() ? PartialShape(tensor().shape()) : shape_;
+namespace {
+
+absl::Status CheckHeld(const PartialShape& held, const TensorShape& shape,
+                       const std::string& variable) {
   if (held.CompatibleWith(shape)) return absl::OkStatus();
   return InvalidArgument("Assign requires shapes of both tensors to match. lhs shape= ",
                          held.DebugString(), " rhs shape= ", shape.DebugString(), " (variable '",
-                         name_, "')");
+                         variable, "')");
+}
+
+}  // namespace
+
+absl::Status Variable::CheckAssign(const TensorShape& shape) const {
+  return CheckHeld(initialized() ? PartialShape(tensor().shape()) : shape_, shape, name_);
+}
+
+absl::Status Variable::CheckDeclared(const TensorShape& shape) const {
+  return CheckHeld(shape_, shape, name_);
 }
 
 absl::Status Variable::SwapContents(Tensor* contents) {

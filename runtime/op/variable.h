@@ -29,6 +29,10 @@ namespace ferry {
 
 class Variable;
 
+// Whether a value of this type stands for a variable: a reference (VariableV2), or a resource handle
+// (VarHandleOp). Both are the same to kernels: KernelContext::variable(i).
+inline bool HoldsVariable(DType t) { return IsRef(t) || t == DType::kResource; }
+
 // The name under which a VariableStore holds the variable of a VariableV2 node: its shared_name, or
 // else the node's own name, after the container's if it has one.
 absl::StatusOr<std::string> StoredName(const AttrMap& attrs, const std::string& node_name);
@@ -60,12 +64,15 @@ class Variable {
 
   bool initialized() const { return current_.load(std::memory_order_acquire)->initialized(); }
   // The contents. The reference stays valid while the caller holds the gate (a Run does). The
-  // address of the data changes only when an Assign without validate_shape changes the shape.
+  // address of the data changes only when the shape does, and, in host memory, when a restore
+  // exchanges the contents, which it does with the gate held exclusively.
   const Tensor& tensor() const { return *current_.load(std::memory_order_acquire); }
 
   // Whether an Assign that validates shapes may assign a value of `shape`: InvalidArgument, in
   // TensorFlow's words, for another shape than the contents have, or else the declared one.
   absl::Status CheckAssign(const TensorShape& shape) const;
+  // The same against the declared shape alone, which is all that resource variables go by.
+  absl::Status CheckDeclared(const TensorShape& shape) const;
 
   // What kernels that write hold meanwhile. Of several variables: see VariableLocks.
   Mutex& mu() ABSL_LOCK_RETURNED(mu_) { return mu_; }

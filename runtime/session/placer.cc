@@ -56,7 +56,7 @@ void Placer::PlaceNew() {
   for (int i = first; i < end; ++i) {
     const Node* n = graph_->nodes()[static_cast<size_t>(i)].get();
     for (int k = 0; k < n->num_inputs(); ++k) {
-      if (IsRef(n->input_type(k)) && n->input(k).node) Union(i, n->input(k).node->id());
+      if (HoldsVariable(n->input_type(k)) && n->input(k).node) Union(i, n->input(k).node->id());
     }
     absl::StatusOr<std::vector<std::string>> classes = n->Attr<std::vector<std::string>>("_class");
     if (!classes.ok()) continue;

@@ -183,9 +183,13 @@ inline absl::Status Plan::RunStep(Frame* frame, size_t t, const RunContext& cont
     if (step.gpu) MemoryTag::set(&step.node->name());
   }
   if (step.restores) {
-    if (step.validate_shape) status = c.variable(0)->CheckAssign(c.input(1).shape());
+    const TensorShape& shape = c.input(1).shape();
+    if (step.fits == Step::Fits::kContents) status = c.variable(0)->CheckAssign(shape);
+    if (step.fits == Step::Fits::kDeclared) status = c.variable(0)->CheckDeclared(shape);
     c.SetOutputVariable(0, c.variable(0));
     frame->restored_.push_back(&c);
+  } else if (step.reads_in_place) {
+    c.SetOutputVariable(0, c.variable(0));
   } else {
     status = step.kernel->Compute(&c);
   }

@@ -106,7 +106,9 @@ class Plan {
     bool is_switch = false;
     bool is_merge = false;
     bool restores = false;           // An Assign that takes effect at the next commit.
-    bool validate_shape = false;     // Its attribute.
+    // What its value must fit: nothing, the declared shape, or the contents too.
+    enum class Fits { kAnything, kDeclared, kContents } fits = Fits::kAnything;
+    bool reads_in_place = false;     // A ReadVariableOp whose value may be the variable's memory.
     bool commit = false;             // A commit comes before it.
     std::vector<int> control;        // Steps it depends on that may be dead.
   };

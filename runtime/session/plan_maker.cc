@@ -17,14 +17,39 @@ namespace {
 bool IsSwitch(const Node* n) { return n->op() == "Switch" || n->op() == "RefSwitch"; }
 bool IsMerge(const Node* n) { return n->op() == "Merge" || n->op() == "RefMerge"; }
 
-// Whether the node changes a variable: it takes a reference, and isn't one of those that only
-// look at it or pass it on.
+// Whether the node changes a variable: it takes a reference or a handle, and isn't one of those that
+// only look at it or pass it on.
 bool WritesVariable(const Node* n) {
-  if (absl::StartsWith(n->op(), "Ref") || n->op() == "IsVariableInitialized") return false;
+  const std::string& op = n->op();
+  if (absl::StartsWith(op, "Ref") || op == "IsVariableInitialized") return false;
   for (DType t : n->input_types()) {
     if (IsRef(t)) return true;
+    if (t == DType::kResource) {
+      return absl::StartsWith(op, "Assign") || op == "DestroyResourceOp" ||
+             (absl::StartsWith(op, "Resource") && !absl::StartsWith(op, "ResourceGather"));
+    }
   }
   return false;
+}
+
+bool IsVariable(const Node* n) {
+  return n->op() == "VariableV2" || n->op() == "Variable" || n->op() == "VarHandleOp";
+}
+
+// The name of the variable that `o`, a handle or a reference, stands for; "" if it can't be told.
+std::string NameOfVariable(Output o) {
+  while (!IsVariable(o.node)) {
+    if (o.node->num_inputs() == 0 || !HoldsVariable(o.node->input_type(0)) || IsMerge(o.node)) {
+      return "";
+    }
+    o = o.node->input(0);
+  }
+  return StoredName(o.node->attrs(), o.node->name()).value_or("");
+}
+
+// Whether output values of `n` may lie in the memory of its input i.
+bool PassesOn(const Node* n, int i) {
+  return (IsSwitch(n) && i == 0) || IsMerge(n) || (n->info() && n->info()->aliases_input == i);
 }
 
 std::string Describe(const Node* n) {
@@ -47,6 +72,7 @@ class PlanMaker {
     FERRY_RETURN_IF_ERROR(Prune());
     FindRestores();
     FERRY_RETURN_IF_ERROR(Order());
+    FindReads();
     FERRY_RETURN_IF_ERROR(MakeSteps());
     MarkDeadness();
     if (!plan_->gpus_.empty()) FindParts();
@@ -69,6 +95,10 @@ class PlanMaker {
     };
     for (const Output& o : sig.fetches) {
       if (!fed_.contains(o)) need(o.node);
+      if (o.dtype() == DType::kResource) {
+        return InvalidArgument("fetch ", o.name(), " is the handle of a resource (", o.node->op(),
+                               "), which has no value; fetch a ReadVariableOp of it");
+      }
     }
     for (Node* n : sig.targets) need(n);
     while (!stack.empty()) {
@@ -110,7 +140,7 @@ class PlanMaker {
       for (const Output& in : n->inputs()) ++uses[in];
     }
     for (const Node* n : needed_) {
-      if (n->op() != "Assign") continue;
+      if (n->op() != "Assign" && n->op() != "AssignVariableOp") continue;
       std::vector<const Node*> way;
       const Node* at = n;
       Output value = n->input(1);
@@ -218,6 +248,72 @@ class PlanMaker {
     return absl::OkStatus();
   }
 
+  // Finds the ReadVariableOps that may give out the variable's own memory: those after which nothing
+  // writes the variable while their value may still be looked at.
+  void FindReads() {
+    absl::flat_hash_map<const Node*, int> position;
+    std::vector<std::pair<int, std::string>> writes;
+    bool any = false;
+    for (size_t t = 0; t < order_.size(); ++t) {
+      const Node* n = order_[t];
+      position[n] = static_cast<int>(t);
+      any = any || n->op() == "ReadVariableOp";
+      if (!WritesVariable(n)) continue;
+      for (int i = 0; i < n->num_inputs(); ++i) {
+        if (HoldsVariable(n->input_type(i))) {
+          writes.emplace_back(static_cast<int>(t), NameOfVariable(n->input(i)));
+        }
+      }
+    }
+    if (!any) return;
+    const absl::flat_hash_set<Output> fetched(plan_->signature_.fetches.begin(),
+                                              plan_->signature_.fetches.end());
+    for (const auto& [n, first] : position) {
+      if (n->op() != "ReadVariableOp") continue;
+      int last = first;
+      std::vector<Output> values = {Output(const_cast<Node*>(n), 0)};
+      absl::flat_hash_set<Output> seen(values.begin(), values.end());
+      while (!values.empty()) {
+        const Output value = values.back();
+        values.pop_back();
+        if (fetched.contains(value)) last = kForever;
+        for (Node* user : value.node->consumers()) {
+          const auto at = position.find(user);
+          if (at == position.end()) continue;
+          for (int i = 0; i < user->num_inputs(); ++i) {
+            if (user->input(i) != value) continue;
+            last = std::max(last, at->second);
+            if (!PassesOn(user, i)) continue;
+            for (int o = 0; o < user->num_outputs(); ++o) {
+              if (seen.insert(Output(user, o)).second) values.emplace_back(user, o);
+            }
+          }
+        }
+      }
+      const std::string name = NameOfVariable(n->input(0));
+      if (std::none_of(writes.begin(), writes.end(), [&, from = first](const auto& w) {
+            return w.first > from && w.first <= last &&
+                   (w.second == name || name.empty() || w.second.empty());
+          })) {
+        read_in_place_.insert(n);
+      }
+    }
+  }
+
+  // That the dtype which is read is the variable's, where it can be told.
+  static absl::Status CheckRead(const Node* n) {
+    const Node* handle = n->input(0).node;
+    while (!IsVariable(handle) && handle->num_inputs() > 0 &&
+           HoldsVariable(handle->input_type(0))) {
+      handle = handle->input(0).node;
+    }
+    const absl::StatusOr<DType> held = handle->Attr<DType>("dtype");
+    if (!IsVariable(handle) || !held.ok() || *held == n->output_type(0)) return absl::OkStatus();
+    return InvalidArgument(Describe(n), ": Trying to read variable with wrong dtype. Expected ",
+                           DTypeWord(n->output_type(0)), " got ", DTypeWord(*held), " (variable '",
+                           handle->name(), "')");
+  }
+
   absl::Status CycleError(const absl::flat_hash_map<const Node*, int>& waiting) const {
     // From any node that still waits, going back through such nodes must come round.
     const Node* n = nullptr;
@@ -276,8 +372,13 @@ class PlanMaker {
       step.is_switch = IsSwitch(n);
       step.is_merge = IsMerge(n);
       step.restores = restores_.contains(n);
-      if (step.restores) {
-        FERRY_ASSIGN_OR_RETURN(step.validate_shape, GetAttr<bool>(n->attrs(), "validate_shape"));
+      step.reads_in_place = read_in_place_.contains(n);
+      if (n->op() == "ReadVariableOp") FERRY_RETURN_IF_ERROR(CheckRead(n));
+      if (step.restores && n->op() == "Assign") {
+        FERRY_ASSIGN_OR_RETURN(const bool validate, GetAttr<bool>(n->attrs(), "validate_shape"));
+        if (validate) step.fits = Plan::Step::Fits::kContents;
+      } else if (step.restores) {
+        step.fits = Plan::Step::Fits::kDeclared;
       }
       FERRY_ASSIGN_OR_RETURN(const Placement placed, PlacementOf(*n, **kernel));
       // A kernel that has nothing in its device's memory runs as one of the CPU's.
@@ -286,16 +387,16 @@ class PlanMaker {
       for (int i = 0; i < n->num_inputs(); ++i) {
         const Output& in = n->input(i);
         int slot = slot_of(in);
-        if (fed_.contains(in) && IsRef(n->input_types()[static_cast<size_t>(i)])) {
+        if (fed_.contains(in) && HoldsVariable(n->input_type(i))) {
           return InvalidArgument(Describe(n), " needs the variable '", in.node->name(),
                                  "' itself, but tensor ", in.name(), " is fed a value");
         }
-        const bool reference = IsRef(in.dtype()) && !fed_.contains(in);
+        const bool reference = HoldsVariable(in.dtype()) && !fed_.contains(in);
         if (reference) plan_->touches_variables_ = true;
         GpuDevice* const home = homes_[static_cast<size_t>(slot)];
         if (placed.inputs[static_cast<size_t>(i)] != Where::kAny &&
             home != (placed.inputs[static_cast<size_t>(i)] == Where::kHost ? nullptr : step.gpu)) {
-          if (IsRef(n->input_type(i))) {
+          if (HoldsVariable(n->input_type(i))) {
             return InvalidArgument(Describe(n), " is placed on another device than the variable '",
                                    in.node->name(), "' that it takes");
           }
@@ -315,10 +416,16 @@ class PlanMaker {
         NewSlot(n->output_type(o),
                 placed.outputs[static_cast<size_t>(o)] == Where::kDevice ? step.gpu : nullptr,
                 index);
+        bool in_variable = step.reads_in_place || HoldsVariable(n->output_type(o));
+        for (size_t i = 0; i < step.inputs.size() && !in_variable; ++i) {
+          in_variable = PassesOn(n, static_cast<int>(i)) &&
+                        in_variable_[static_cast<size_t>(step.inputs[i])];
+        }
+        in_variable_.back() = in_variable;
       }
       step.registers.assign(static_cast<size_t>(n->num_outputs()), -1);
-      step.once = n->op() == "Const" || n->op() == "VariableV2" || n->op() == "Variable";
-      if (n->op() == "VariableV2" || n->op() == "Variable") plan_->touches_variables_ = true;
+      step.once = n->op() == "Const" || IsVariable(n);
+      if (IsVariable(n)) plan_->touches_variables_ = true;
       step_of_[n] = static_cast<int>(plan_->steps_.size());
       in_place_.push_back((*kernel)->def->in_place);
       replayable_.push_back((*kernel)->def->replayable);
@@ -341,6 +448,7 @@ class PlanMaker {
     homes_.push_back(home);
     makers_.push_back(maker);
     arrives_.push_back(-1);
+    in_variable_.push_back(false);
     return plan_->num_slots_++;
   }
 
@@ -482,7 +590,7 @@ class PlanMaker {
       }
       if (s.once) {
         s.part = Part::kSkipped;
-        if (IsRef(types_[static_cast<size_t>(s.outputs)])) boundary.insert(s.outputs);
+        if (HoldsVariable(types_[static_cast<size_t>(s.outputs)])) boundary.insert(s.outputs);
         continue;
       }
       switch (s.kind) {
@@ -496,7 +604,7 @@ class PlanMaker {
           continue;
         case Plan::Kind::kToHost:
           // A variable is to be copied as it is then; at the end, for a fetch, that is always so.
-          if (IsRef(types_[static_cast<size_t>(s.inputs[0])]) && !IsFetch(s.outputs)) return;
+          if (in_variable_[static_cast<size_t>(s.inputs[0])] && !IsFetch(s.outputs)) return;
           s.part = Part::kAfter;
           continue;
         case Plan::Kind::kKernel:
@@ -527,7 +635,7 @@ class PlanMaker {
       }
       if (n->info()->def.is_stateful()) return;
       for (int in : s.inputs) {
-        if (IsRef(types_[static_cast<size_t>(in)])) return;
+        if (HoldsVariable(types_[static_cast<size_t>(in)])) return;
       }
       s.part = all_skipped               ? Part::kSkipped
                : needs_gpu || needs_late ? Part::kAfter
@@ -544,7 +652,7 @@ class PlanMaker {
           .push_back(t);
       if (s.part != Part::kCaptured || !WritesVariable(s.node)) continue;
       for (int i = 0; i < s.node->num_inputs(); ++i) {
-        if (IsRef(s.node->input_type(i))) plan_->written_.emplace_back(t, i);
+        if (HoldsVariable(s.node->input_type(i))) plan_->written_.emplace_back(t, i);
       }
     }
     plan_->boundary_.assign(boundary.begin(), boundary.end());
@@ -620,7 +728,7 @@ class PlanMaker {
       for (size_t o = 0; o < s.registers.size(); ++o) {
         const size_t slot = static_cast<size_t>(s.outputs) + o;
         last_use_[slot] = std::max(last_use_[slot], static_cast<int>(t));
-        if (s.once || IsRef(OutputType(s, o))) {
+        if (s.once || s.reads_in_place || HoldsVariable(OutputType(s, o))) {
           foreign_[slot] = true;
           kept_[slot] = true;
         }
@@ -669,7 +777,7 @@ class PlanMaker {
         const DType type = OutputType(s, o);
         const bool copy = s.kind != Plan::Kind::kKernel;
         // A restored value goes to its variable, and isn't kept from Run to Run.
-        if (s.once || s.alone || IsRef(type) || ElementSize(type) == 0 ||
+        if (s.once || s.alone || s.reads_in_place || HoldsVariable(type) || ElementSize(type) == 0 ||
             (!copy && (IsSwitch(s.node) || s.node->op() == "RestoreV2" ||
                        (o == 0 && (s.is_merge || s.node->info()->aliases_input >= 0))))) {
           continue;
@@ -723,6 +831,7 @@ class PlanMaker {
   absl::flat_hash_set<Node*> needed_;
   absl::flat_hash_set<const Node*> restores_;    // Assigns that commit together.
   absl::flat_hash_set<const Node*> on_the_way_;  // These, and where their values come from.
+  absl::flat_hash_set<const Node*> read_in_place_;  // ReadVariableOps.
   std::vector<Node*> order_;
   std::vector<size_t> commits_;  // Places in order_ before which there is a commit.
   absl::flat_hash_map<const Node*, int> step_of_;
@@ -733,6 +842,7 @@ class PlanMaker {
   std::vector<DType> types_;
   std::vector<GpuDevice*> homes_;
   std::vector<int> makers_, arrives_;
+  std::vector<bool> in_variable_;  // Whether it may lie in a variable's memory.
   absl::flat_hash_map<std::pair<int, GpuDevice*>, int> copies_;
   // By slot (of a class: at its root).
   std::vector<int> parent_, last_use_;

@@ -215,9 +215,14 @@ absl::StatusOr<Variable*> Session::VariableOf(const Node* node) {
   if (known != rep_->variable_of.end()) return known->second;
   FERRY_ASSIGN_OR_RETURN(const std::string name, StoredName(node->attrs(), node->name()));
   FERRY_ASSIGN_OR_RETURN(GpuDevice* const gpu, rep_->placer->Place(node));
+  DType dtype = BaseType(node->output_type(0));
+  PartialShape shape = node->output_shape(0);
+  if (dtype == DType::kResource) {
+    FERRY_ASSIGN_OR_RETURN(dtype, node->Attr<DType>("dtype"));
+    shape = node->handle_shape();
+  }
   FERRY_ASSIGN_OR_RETURN(Variable* const variable,
-                         rep_->variables.LookupOrCreate(name, BaseType(node->output_type(0)),
-                                                        node->output_shape(0), gpu));
+                         rep_->variables.LookupOrCreate(name, dtype, shape, gpu));
   rep_->variable_of.emplace(node, variable);
   return variable;
 }
