@@ -2,6 +2,15 @@
 
 load("//tools/cuda:cuda.bzl", "if_cuda")
 
+# The orders in which streams may run that tests are to hold in.
+ALL_ORDERS = [
+    "lazy",
+    "eager",
+    "shuffle:1",
+    "shuffle:2",
+    "shuffle:3",
+]
+
 def cuda_test(
         name,
         srcs,
@@ -22,7 +31,7 @@ def cuda_test(
       srcs: C++ sources.
       deps: libraries, cuda_library targets among them; GoogleTest's main is added.
       orders: of lazy, eager, shuffle:SEED. The first one's test is NAME.
-      long_orders: further ones, whose tests have the tag "long".
+      long_orders: more orders, whose tests have the tag "long" and look for races too.
       settings: what the environment says to the software GPU (see settings.h), without the prefix:
         {"CHECKS": "all", "DEVICES": "2"}. "CHECKS" is "init" by default.
       size: as for cc_test.
@@ -40,19 +49,23 @@ def cuda_test(
         deps = deps + ["@system//:gtest_main"],
         **kwargs
     )
-    for order in orders + long_orders:
+    for order in orders + [o for o in long_orders if o not in orders]:
+        is_long = order not in orders
+        used = dict(settings)
+        if is_long:
+            used.setdefault("CHECKS", "init,race")
         suffix = "" if order == orders[0] else "_" + order.replace(":", "_")
         native.sh_test(
             name = name + suffix,
             size = size,
             srcs = ["//tools:softgpu"],
             args = ["--order=" + order] +
-                   ["--%s=%s" % (key.lower(), value) for key, value in settings.items()] +
+                   ["--%s=%s" % (key.lower(), value) for key, value in used.items()] +
                    ["$(rootpath :%s_program)" % name],
             data = data + [
                 ":%s_program" % name,
                 "//tests/softgpu:libraries",
             ],
-            tags = tags + (["long"] if order in long_orders else []),
+            tags = tags + (["long"] if is_long else []),
             target_compatible_with = compatible,
         )
