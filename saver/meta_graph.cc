@@ -680,8 +680,9 @@ absl::StatusOr<ImportedMetaGraph> ImportMetaGraph(const proto::MetaGraphDef& met
       return InvalidArgument("collection '", name, "' is of another kind in the graph than in the "
                              "meta graph");
     }
-    // What a collection has already, it doesn't get twice.
-    if (from.has_bytes_list() || from.has_node_list()) {
+    // What a collection has already, it doesn't get twice; but for variables, of which TensorFlow
+    // keeps both, so that a new Saver tells of it.
+    if ((from.has_bytes_list() || from.has_node_list()) && !HoldsVariables(name)) {
       const bool bytes = from.has_bytes_list();
       auto* have = bytes ? to.mutable_bytes_list()->mutable_value()
                          : to.mutable_node_list()->mutable_value();

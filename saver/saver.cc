@@ -580,11 +580,12 @@ namespace {
 absl::StatusOr<std::vector<SaveItem>> AllSaveable(const Graph& graph) {
   std::vector<SaveItem> items;
   std::set<std::string> seen;
-  for (const char* collection : {kGlobalVariables, "saveable_objects"}) {
+  for (const char* const collection : {kGlobalVariables, "saveable_objects"}) {
     FERRY_ASSIGN_OR_RETURN(std::vector<proto::VariableDef> defs,
                            GetVariableCollection(graph, collection));
     for (const proto::VariableDef& d : defs) {
-      if (!seen.insert(d.variable_name()).second) continue;
+      // One that the first collection has twice was imported twice, which CheckItems tells.
+      if (!seen.insert(d.variable_name()).second && collection != kGlobalVariables) continue;
       FERRY_ASSIGN_OR_RETURN(VariableHandle v, FromProto(graph, d));
       SaveItem item{v.name(), v.ref, ""};
       if (d.has_save_slice_info_def()) {
@@ -603,16 +604,16 @@ absl::StatusOr<std::vector<SaveItem>> AllSaveable(const Graph& graph) {
 
 absl::Status CheckItems(const std::vector<SaveItem>& items, bool allow_empty) {
   if (items.empty() && !allow_empty) return InvalidArgument("No variables to save");
+  for (size_t i = 1; i < items.size(); ++i) {
+    if (items[i].key == items[i - 1].key && (items[i].slice.empty() || items[i - 1].slice.empty())) {
+      return InvalidArgument("At least two variables have the same name: ", items[i].key);
+    }
+  }
   std::set<const Node*> seen;
   for (const SaveItem& item : items) {
     if (!seen.insert(item.variable.node).second) {
       return InvalidArgument("The same saveable will be restored with two names: ", item.key,
                              " is variable '", item.variable.node->name(), "' once more");
-    }
-  }
-  for (size_t i = 1; i < items.size(); ++i) {
-    if (items[i].key == items[i - 1].key && (items[i].slice.empty() || items[i - 1].slice.empty())) {
-      return InvalidArgument("At least two variables have the same name: ", items[i].key);
     }
   }
   return absl::OkStatus();
