@@ -6,6 +6,8 @@
 #define FERRY_KERNELS_GPU_CHECKS_H_
 
 #include <cstdint>
+#include <memory>
+#include <mutex>
 #include <vector>
 
 #include "kernels/gpu.h"
@@ -57,6 +59,19 @@ bool CheckAccumulate(Call* c);
 bool CheckScatter(Call* c);
 
 // ---- random.cc ----
+
+// Device memory of one kernel's own, for as long as the kernel lives: zeros at first, then what the
+// kernel's work leaves there. Thread-safe.
+class KeptMemory {
+ public:
+  // The same address at each call. Null after an error.
+  void* Get(Call* c, int64_t bytes) const;
+
+ private:
+  mutable std::mutex mu_;
+  mutable std::shared_ptr<void> owner_;
+  mutable void* data_ = nullptr;
+};
 
 // Output 0, of the shape that input 0 says. Null after an error.
 void* RandomOutput(Call* c, int64_t* elements);

@@ -83,6 +83,9 @@ class Source {
   // As an op's attributes give them; both 0: seeds that nobody can foresee. Once, before Reserve.
   void Seed(int64_t seed, int64_t seed2);
 
+  // A generator that stands at the beginning.
+  Philox Start() const { return Philox(seed_, seed2_); }
+
   // A generator that stands where the last call's reservation ended, and `blocks` of its blocks for
   // the caller alone.
   Philox Reserve(uint64_t blocks) const {

@@ -238,6 +238,27 @@ FERRY_KERNEL("RandomShuffle").Make<RandomShuffleKernel>();
 
 namespace gpu {
 
+void* KeptMemory::Get(Call* c, int64_t bytes) const {
+  const std::lock_guard<std::mutex> lock(mu_);
+  if (data_) return data_;
+  const KernelContext* const context = HostSide::Context(c);
+  if (context->run()->capture_stream) {
+    // It would be zeroed at each replay.
+    HostSide::Note(c, FailedPrecondition("a kernel's own memory is made outside of captures"));
+    return nullptr;
+  }
+  absl::StatusOr<BufferRef> made =
+      context->gpu()->allocator()->Allocate(static_cast<size_t>(bytes));
+  if (!made.ok()) {
+    HostSide::Note(c, made.status());
+    return nullptr;
+  }
+  void* const data = (*made)->data();
+  if (!c->Fill(data, 0, bytes)) return nullptr;
+  owner_ = std::make_shared<BufferRef>(*std::move(made));
+  return data_ = data;
+}
+
 void* RandomOutput(Call* c, int64_t* elements) {
   absl::StatusOr<Tensor*> out = AllocateRandom(HostSide::Context(c));
   if (!out.ok()) {

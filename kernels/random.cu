@@ -19,12 +19,21 @@ constexpr int kFractionBits<gpu::bfloat16> = 7;
 namespace gpu {
 namespace {
 
-// A thread draws whole groups.
+// One thread. Where a generator stands is kept on the device, so that a captured graph draws new
+// numbers each time it is replayed.
+__global__ void ReserveKernel(uint64_t* position, uint64_t blocks, uint64_t* start) {
+  *start = *position;
+  *position += blocks;
+}
+
+// A thread draws whole groups, from block `*skip` on.
 template <typename T, typename Distribution>
 __global__ void __launch_bounds__(kThreads)
-    RandomKernel(philox::Philox start, Distribution distribution, T* out, int64_t n) {
+    RandomKernel(philox::Philox start, const uint64_t* skip, Distribution distribution, T* out,
+                 int64_t n) {
   constexpr int kN = philox::kGroup<T>;
   using Group = Elements<T, kN>;
+  start.Skip(*skip);
   for (int64_t g = First(); g * kN < n; g += Step()) {
     philox::Philox generator = start;
     generator.Skip(static_cast<uint64_t>(g) * Distribution::kBlocks);
@@ -50,26 +59,36 @@ bool Seed(Setup* setup, philox::Source* source) {
   return true;
 }
 
+struct Generator {
+  philox::Source source;
+  KeptMemory position;  // A uint64_t: blocks that were drawn.
+};
+
 template <typename T, typename Distribution>
-bool Fill(Call* c, const philox::Source& source, const Distribution& distribution, void* out,
+bool Fill(Call* c, const Generator& generator, const Distribution& distribution, void* out,
           int64_t n) {
-  const philox::Philox start = source.Reserve(static_cast<uint64_t>(n) * philox::kBlocksPerOutput);
   if (n == 0) return true;
+  auto* const position = static_cast<uint64_t*>(generator.position.Get(c, sizeof(uint64_t)));
+  auto* const skip = static_cast<uint64_t*>(c->Scratch(sizeof(uint64_t)));
+  if (!position || !skip) return false;
+  ReserveKernel<<<1, 1, 0, Stream(c)>>>(
+      position, static_cast<uint64_t>(n) * philox::kBlocksPerOutput, skip);
+  if (!c->Launched("ReserveKernel")) return false;
   constexpr int kN = philox::kGroup<T>;
   RandomKernel<T, Distribution><<<Blocks(c, (n + kN - 1) / kN), kThreads, 0, Stream(c)>>>(
-      start, distribution, static_cast<T*>(out), n);
+      generator.source.Start(), skip, distribution, static_cast<T*>(out), n);
   return c->Launched("RandomKernel");
 }
 
 template <typename T, template <typename> class Distribution>
 class Random : public Kernel {
-  bool Init(Setup* setup) override { return Seed(setup, &source_); }
+  bool Init(Setup* setup) override { return Seed(setup, &generator_.source); }
   bool Run(Call* c) const override {
     int64_t n = 0;
     void* const out = RandomOutput(c, &n);
-    return out != nullptr && Fill<T>(c, source_, Distribution<T>(), out, n);
+    return out != nullptr && Fill<T>(c, generator_, Distribution<T>(), out, n);
   }
-  philox::Source source_;
+  Generator generator_;
 };
 
 template <typename T>
@@ -81,7 +100,7 @@ using TruncatedNormal = Random<T, philox::Truncated>;
 
 template <typename T>
 class RandomUniformInt : public Kernel {
-  bool Init(Setup* setup) override { return Seed(setup, &source_); }
+  bool Init(Setup* setup) override { return Seed(setup, &generator_.source); }
   bool Run(Call* c) const override {
     int64_t n = 0;
     if (!CheckRandomBounds(c)) return false;
@@ -90,14 +109,13 @@ class RandomUniformInt : public Kernel {
     if (n == 0) return true;
     const T low = *c->input(1).as<T>(), high = *c->input(2).as<T>();
     return CheckRandomRange(c, low, high) &&
-           Fill<T>(c, source_, philox::UniformInt<T>{low, high}, out, n);
+           Fill<T>(c, generator_, philox::UniformInt<T>{low, high}, out, n);
   }
-  philox::Source source_;
+  Generator generator_;
 };
 
-// Each call moves the generator on, on the host.
-const Options kShape = {{}, {"shape"}, /*replayable=*/false};
-const Options kShapeAndBounds = {{}, {"shape", "minval", "maxval"}, /*replayable=*/false};
+const Options kShape = {{}, {"shape"}};
+const Options kShapeAndBounds = {{}, {"shape", "minval", "maxval"}};
 
 [[maybe_unused]] const bool registered =
     Register<RandomUniform, FERRY_GPU_FLOATS>("RandomUniform", "dtype", kShape) &&

@@ -174,6 +174,31 @@ TEST(GpuSession, CapturedGraphsGiveTheSame) {
   EXPECT_EQ(plain.graph_replays(), 0);
 }
 
+// A replayed graph draws new numbers each time: those that the CPU draws.
+TEST(GpuSession, RandomNumbersAreReplayed) {
+  Graph graph;
+  const Scope root(&graph);
+  const Output x = ops::Placeholder(root.WithOpName("x"), DType::kFloat, {37});
+  const Output noise =
+      ops::RandomUniform(root, ops::ConstVector<int32_t>(root, {37}), DType::kFloat, 3, 5);
+  const Output keep = ops::GreaterEqual(root, noise, ops::Const<float>(root, 0.5f));
+  ops::Mul(root.WithOpName("dropped"), x, ops::Cast(root, keep, DType::kFloat));
+  ops::Identity(root.WithOpName("noise"), noise);
+  ASSERT_OK(root.status());
+  SessionOptions on_cpu;
+  on_cpu.device = "cpu";
+  Session cpu(&graph, on_cpu), gpu(&graph, OnGpu());
+  for (int i = 0; i < 10; ++i) {
+    std::vector<Tensor> a, b;
+    const std::vector<std::pair<std::string, Tensor>> feeds = {{"x", Vector(37, 1)}};
+    ASSERT_OK(cpu.Run(feeds, {"dropped", "noise"}, {}, &a));
+    ASSERT_OK(gpu.Run(feeds, {"dropped", "noise"}, {}, &b));
+    EXPECT_EQ(Floats(a[0]), Floats(b[0])) << i;
+    EXPECT_EQ(Floats(a[1]), Floats(b[1])) << i;
+  }
+  EXPECT_GT(gpu.graph_replays(), 5);
+}
+
 TEST(GpuSession, SeveralThreadsRunAtOnce) {
   Graph graph;
   const Scope root(&graph);
