@@ -25,8 +25,10 @@
 #include "runtime/base/thread_pool.h"
 #include "saver/checkpoint_reader.h"
 #include "saver/checkpoint_state.h"
+#include "saver/freeze.h"
 #include "tools/allocation_count.h"
 #include "tools/bench.h"
+#include "tools/convert.h"
 #include "tools/graph_drawing.h"
 #include "tools/graph_summary.h"
 #include "tools/npy.h"
@@ -337,6 +339,105 @@ struct SummaryCommand {
   }
 };
 
+// ---- freeze ----
+struct FreezeCommand {
+  std::string meta, checkpoint, output;
+  std::vector<std::string> outputs, only, except;
+  bool clear_devices = false, json = false;
+
+  void Register(CLI::App* app) {
+    app->add_option("--meta,--input_meta_graph", meta,
+                    "The graph: a .meta file (or a GraphDef, whose variables are looked up by "
+                    "their names)")
+        ->required();
+    app->add_option("--checkpoint,--input_checkpoint", checkpoint,
+                    "A checkpoint's prefix, or a folder of checkpoints")
+        ->required();
+    app->add_option("--output_node_names", outputs, "The nodes to compute, separated by commas")
+        ->required()
+        ->delimiter(',');
+    app->add_option("--output,--output_graph", output, "Where the frozen GraphDef goes (.pb)")
+        ->required()
+        ->check(NotEmpty());
+    app->add_option("--variable_names_whitelist", only, "Freeze only these variables")
+        ->delimiter(',');
+    app->add_option("--variable_names_blacklist", except, "Leave these variables as they are")
+        ->delimiter(',');
+    app->add_flag("--clear_devices", clear_devices, "Forget on which devices the nodes were");
+    app->add_flag("--json", json, "Print one JSON object");
+  }
+
+  absl::Status Run() {
+    FileSystem* fs = FileSystem::Posix();
+    FERRY_ASSIGN_OR_RETURN(GraphFile graph, ReadGraphFile(fs, meta));
+    std::string prefix;
+    {
+      FERRY_ASSIGN_OR_RETURN(const auto reader, CheckpointReader::Open(fs, checkpoint));
+      prefix = reader->prefix();
+    }
+    if (clear_devices) {
+      for (auto& n : *graph.meta_graph.mutable_graph_def()->mutable_node()) n.clear_device();
+    }
+    FreezeOptions options;
+    if (!only.empty()) options.variable_names_whitelist = only;
+    options.variable_names_blacklist = except;
+    FERRY_ASSIGN_OR_RETURN(const proto::GraphDef frozen,
+                           FreezeCheckpoint(fs, graph.meta_graph, prefix, outputs, options));
+    FERRY_RETURN_IF_ERROR(WriteGraphDef(fs, output, frozen));
+    if (json) {
+      Print({{"output", output},
+             {"checkpoint", prefix},
+             {"nodes", frozen.node_size()},
+             {"bytes", frozen.ByteSizeLong()}});
+    } else {
+      Say("{}: {} nodes, {} bytes\n", output, frozen.node_size(), frozen.ByteSizeLong());
+    }
+    return absl::OkStatus();
+  }
+};
+
+// ---- convert ----
+struct ConvertCommand {
+  std::string from, to;
+  bool json = false;
+
+  void Register(CLI::App* app) {
+    const char* const kinds = "a checkpoint's prefix, a .safetensors or a .npz file";
+    app->add_option("from", from, fmt::format("{} (or a folder of checkpoints)", kinds))->required();
+    app->add_option("to", to, kinds)->required()->check(NotEmpty());
+    app->add_flag("--json", json, "Print one JSON object");
+  }
+
+  absl::Status Run() {
+    TensorProgress progress;
+    int shown = -1;
+    if (isatty(STDERR_FILENO) != 0) {
+      progress = [&shown](uint64_t done, uint64_t all) {
+        const int percent = static_cast<int>(all == 0 ? 100 : done * 100 / all);
+        if (percent == shown) return;
+        shown = percent;
+        std::cerr << fmt::format("\r[{:<25}] {:3}%{}", std::string(percent / 4, '='), percent,
+                                 percent == 100 ? "\n" : "");
+      };
+    }
+    FERRY_ASSIGN_OR_RETURN(const ConvertReport r,
+                           ConvertTensors(FileSystem::Posix(), from, to, progress));
+    if (json) {
+      Print({{"to", to},
+             {"tensors", r.tensors},
+             {"parameters", r.parameters},
+             {"bytes", r.bytes},
+             {"widened", r.widened}});
+    } else {
+      Say("{}: {} tensors, {} parameters\n", to, r.tensors, r.parameters);
+      if (r.widened > 0) {
+        Say("{} of them were bfloat16, which NumPy lacks, and are float32 now\n", r.widened);
+      }
+    }
+    return absl::OkStatus();
+  }
+};
+
 // ---- bench ----
 struct BenchCommand {
   BenchOptions options;
@@ -402,11 +503,16 @@ int Main(int argc, char** argv) {
   InspectCommand inspect;
   VerifyCommand verify;
   SummaryCommand summary;
+  FreezeCommand freeze;
+  ConvertCommand convert;
   BenchCommand bench;
   Add(&app, "train", "Train on digits; resumes from the newest checkpoint", &train, &status);
   Add(&app, "inspect", "List a checkpoint's tensors, or print one", &inspect, &status);
   Add(&app, "verify", "Read every byte of a checkpoint and say what is damaged", &verify, &status);
   Add(&app, "summary", "Describe a graph in words, or draw it", &summary, &status);
+  Add(&app, "freeze", "Make one file of a graph and its variables' values", &freeze, &status);
+  Add(&app, "convert", "Copy tensors between checkpoints, .safetensors and .npz files", &convert,
+      &status);
   Add(&app, "bench", "Measure saving, restoring, running and training", &bench, &status);
   // The parser would only say that a command is needed.
   const auto is_first = [&](const CLI::App* sub) { return sub->get_name() == argv[1]; };
