@@ -454,8 +454,8 @@ absl::StatusOr<proto::GraphDef> ExtractSubGraph(const proto::GraphDef& graph,
   for (int i = 0; i < graph.node_size(); ++i) {
     if (needed[static_cast<size_t>(i)]) *out.add_node() = graph.node(i);
   }
-  if (graph.has_library()) *out.mutable_library() = graph.library();
-  if (graph.has_versions()) *out.mutable_versions() = graph.versions();
+  *out.mutable_library() = graph.library();
+  *out.mutable_versions() = graph.versions();
   return out;
 }
 
@@ -509,8 +509,8 @@ proto::GraphDef RemoveTrainingNodes(const proto::GraphDef& graph,
       to->add_input(input);
     }
   }
-  if (graph.has_library()) *out.mutable_library() = graph.library();
-  if (graph.has_versions()) *out.mutable_versions() = graph.versions();
+  *out.mutable_library() = graph.library();
+  *out.mutable_versions() = graph.versions();
   return out;
 }
 

@@ -32,6 +32,7 @@
 #include "tools/graph_drawing.h"
 #include "tools/graph_summary.h"
 #include "tools/npy.h"
+#include "tools/run_graph.h"
 #include "tools/train.h"
 
 namespace ferry {
@@ -339,6 +340,134 @@ struct SummaryCommand {
   }
 };
 
+// ---- run ----
+struct RunCommand {
+  static constexpr int kMostValues = 1 << 20;  // That are printed of one tensor.
+
+  RunGraphOptions options;
+  std::vector<std::string> feeds, fetches;
+  int64_t repeat = 0;
+  CLI::Option* repeat_option = nullptr;
+  bool json = false;
+
+  void Register(CLI::App* app) {
+    CLI::Option_group* const graph = app->add_option_group("graph");
+    graph->add_option("--meta", options.meta, "The graph: a .meta file");
+    graph->add_option("--graph", options.graph, "The graph: a GraphDef (.pb, .pbtxt)");
+    graph->add_option("--saved_model", options.saved_model,
+                      "The graph and its variables: a SavedModel's folder");
+    graph->require_option(1);
+    app->add_option("--tag_set", options.tags,
+                    "Of the SavedModel's graph, separated by commas; default: its only one, or "
+                    "serve")
+        ->delimiter(',');
+    app->add_option("--signature", options.signature,
+                    "The SavedModel's signature whose names stand for tensors; default: "
+                    "serving_default");
+    app->add_option("--checkpoint", options.checkpoint,
+                    "Restore the variables from this prefix, or a folder's latest checkpoint");
+    app->add_option("--init", options.init, "Run this op first when there is no checkpoint");
+    app->add_option("--feed", feeds,
+                    "NAME=FILE.npy or NAME=LITERAL, such as 3, [[1, 2]], true or text")
+        ->take_all()
+        ->expected(1)
+        ->check(Assignment());
+    app->add_option("--fetch", fetches, "NAME, or NAME=FILE.npy to write it there")
+        ->take_all()
+        ->expected(1)
+        ->check(NotEmpty());
+    app->add_option("--target", options.targets, "Run this node")->take_all()->expected(1);
+    repeat_option = app->add_option("--repeat", repeat,
+                                    "Run the targets so often, then fetch once without them")
+                        ->check(AtLeast(0));
+    app->add_option("--save", options.save, "Save the variables under this prefix at the end");
+    app->add_option("--device", options.device, "auto (a GPU if there is one), cpu or gpu")
+        ->check(CLI::IsMember({"auto", "cpu", "gpu"}))
+        ->capture_default_str();
+    app->add_option("--threads", options.threads, "0: as many as there are cores")
+        ->check(CLI::Range(0, 1024))
+        ->capture_default_str();
+    app->add_flag("--json", json, "Print one JSON object");
+  }
+
+  static CLI::Validator Assignment() {
+    return CLI::Validator(
+        [](const std::string& text) {
+          const size_t at = text.find('=');
+          return at == std::string::npos || at == 0
+                     ? fmt::format("'{}': expected NAME=VALUE", text)
+                     : std::string();
+        },
+        "");
+  }
+
+  // Nested lists of the elements from *at on.
+  static Json Nested(const Tensor& t, int depth, int64_t* at) {
+    if (depth < t.rank()) {
+      Json list = Json::array();
+      for (int64_t i = 0; i < t.dim(depth); ++i) list.push_back(Nested(t, depth + 1, at));
+      return list;
+    }
+    const int64_t i = (*at)++;
+    const auto real = [](double x) { return std::isfinite(x) ? Json(x) : Json(fmt::format("{}", x)); };
+    switch (t.dtype()) {
+      case DType::kString: return t.data<std::string>()[i];
+      case DType::kBool: return t.data<bool>()[i];
+      case DType::kFloat: return real(t.data<float>()[i]);
+      case DType::kDouble: return real(t.data<double>()[i]);
+      case DType::kHalf: return real(HalfToFloat(t.data<Half>()[i]));
+      case DType::kBfloat16: return real(Bfloat16ToFloat(t.data<Bfloat16>()[i]));
+      case DType::kInt8: return t.data<int8_t>()[i];
+      case DType::kInt16: return t.data<int16_t>()[i];
+      case DType::kInt32: return t.data<int32_t>()[i];
+      case DType::kInt64: return t.data<int64_t>()[i];
+      case DType::kUint8: return t.data<uint8_t>()[i];
+      case DType::kUint16: return t.data<uint16_t>()[i];
+      case DType::kUint32: return t.data<uint32_t>()[i];
+      case DType::kUint64: return t.data<uint64_t>()[i];
+      default: return nullptr;
+    }
+  }
+
+  absl::Status Run() {
+    for (const std::string& feed : feeds) {
+      const size_t at = feed.find('=');
+      options.feeds.emplace_back(feed.substr(0, at), feed.substr(at + 1));
+    }
+    for (const std::string& fetch : fetches) {
+      const size_t at = fetch.find('=');
+      options.fetches.emplace_back(fetch.substr(0, at),
+                                   at == std::string::npos ? "" : fetch.substr(at + 1));
+    }
+    if (repeat_option->count() > 0) options.repeat = repeat;
+    FERRY_ASSIGN_OR_RETURN(const RunGraphReport r, RunGraph(FileSystem::Posix(), options));
+    if (!json) {
+      for (const RunGraphReport::Fetched& f : r.fetches) {
+        Say("{}: {}\n", f.name, f.file.empty() ? f.value.DebugString(kMostValues)
+                                               : fmt::format("written to {}", f.file));
+      }
+      if (!r.saved.empty()) Say("saved in {}\n", r.saved);
+      return absl::OkStatus();
+    }
+    Json fetched = Json::object();
+    for (const RunGraphReport::Fetched& f : r.fetches) {
+      Json& one = fetched[f.name];
+      one = {{"dtype", DTypeName(f.value.dtype())},
+             {"shape", std::vector<int64_t>(f.value.shape().dims().begin(),
+                                            f.value.shape().dims().end())}};
+      int64_t at = 0;
+      one[f.file.empty() ? "value" : "npy"] =
+          f.file.empty() ? Nested(f.value, 0, &at) : Json(f.file);
+    }
+    Print({{"fetches", fetched},
+           {"restored", r.restored},
+           {"saved", r.saved},
+           {"runs", r.runs},
+           {"seconds", r.seconds}});
+    return absl::OkStatus();
+  }
+};
+
 // ---- freeze ----
 struct FreezeCommand {
   std::string meta, checkpoint, output;
@@ -347,8 +476,8 @@ struct FreezeCommand {
 
   void Register(CLI::App* app) {
     app->add_option("--meta,--input_meta_graph", meta,
-                    "The graph: a .meta file (or a GraphDef, whose variables are looked up by "
-                    "their names)")
+                    "The graph: a .meta file (or a GraphDef or a SavedModel; variables that no "
+                    "saver in it restores are looked up by their names)")
         ->required();
     app->add_option("--checkpoint,--input_checkpoint", checkpoint,
                     "A checkpoint's prefix, or a folder of checkpoints")
@@ -503,6 +632,7 @@ int Main(int argc, char** argv) {
   InspectCommand inspect;
   VerifyCommand verify;
   SummaryCommand summary;
+  RunCommand run;
   FreezeCommand freeze;
   ConvertCommand convert;
   BenchCommand bench;
@@ -510,6 +640,7 @@ int Main(int argc, char** argv) {
   Add(&app, "inspect", "List a checkpoint's tensors, or print one", &inspect, &status);
   Add(&app, "verify", "Read every byte of a checkpoint and say what is damaged", &verify, &status);
   Add(&app, "summary", "Describe a graph in words, or draw it", &summary, &status);
+  Add(&app, "run", "Run a graph from a file: restore, feed, fetch, save", &run, &status);
   Add(&app, "freeze", "Make one file of a graph and its variables' values", &freeze, &status);
   Add(&app, "convert", "Copy tensors between checkpoints, .safetensors and .npz files", &convert,
       &status);

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "runtime/base/status.h"
+#include "saver/atomic_file.h"
 #include "tools/npy.h"
 
 namespace ferry {

@@ -11,6 +11,7 @@
 #include "absl/strings/str_join.h"
 #include "nlohmann/json.hpp"
 #include "runtime/base/status.h"
+#include "saver/atomic_file.h"
 
 namespace ferry {
 namespace {

@@ -64,25 +64,6 @@ absl::Status ForEachPiece(TensorSource* source, size_t i,
 // What a name has to be in formats that know only text.
 bool IsUtf8(const std::string& name);
 
-// A file that grows under a temporary name (path + ".ferry-tmp") and takes its own, replacing what
-// has it, when all of it is durable. Destroyed before that, it leaves nothing.
-class AtomicFile {
- public:
-  static absl::StatusOr<std::unique_ptr<AtomicFile>> Open(FileSystem* fs, const std::string& path);
-  ~AtomicFile();
-  absl::Status Append(absl::string_view bytes);
-  uint64_t size() const { return size_; }
-  absl::Status Commit();
-
- private:
-  AtomicFile(FileSystem* fs, std::string path) : fs_(fs), path_(std::move(path)) {}
-  FileSystem* const fs_;
-  const std::string path_;
-  std::unique_ptr<WritableFile> file_;
-  uint64_t size_ = 0;
-  bool committed_ = false;
-};
-
 }  // namespace ferry
 
 #endif  // FERRY_TOOLS_TENSOR_FILE_H_

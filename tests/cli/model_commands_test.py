@@ -1,4 +1,4 @@
-"""Gives `ferry freeze` and `ferry convert` what they are for, and what they must refuse: outputs and
+"""Gives `ferry run`, `ferry freeze` and `ferry convert` what they are for, and what they must refuse: outputs and
 variables that aren't there, damaged and hostile .safetensors and .npz files, places that can't be
 written.
 """
@@ -60,6 +60,118 @@ class ModelTest(CommandTest):
         file = self.folder / name
         file.write_bytes(contents)
         return file
+
+
+class RunTest(ModelTest):
+
+    def feeds(self):
+        x = self.write("x.npy", npy(array([2, 64]), struct.pack("<128f", *range(128))))
+        return ["--feed", f"x={x}", "--feed", "y=[1, 2]"]
+
+    def test_runs(self):
+        run = ["run", "--meta", self.meta, "--checkpoint", self.model, *self.feeds()]
+        out = self.succeeds(*run, "--fetch", "loss", "--fetch", "logits/BiasAdd:0")
+        self.assertRegex(out, r"^loss: float32 \[\] [0-9.e+]+\nlogits/BiasAdd:0: float32 \[2,10\] ")
+        report = self.succeeds_json(*run, "--fetch", "loss",
+                                    "--fetch", f"logits/weights={self.folder / 'w.npy'}")
+        self.assertEqual(report["restored"], str(self.prefix))
+        self.assertEqual(report["fetches"]["logits/weights"],
+                         {"dtype": "float32", "shape": [8, 10], "npy": str(self.folder / "w.npy")})
+        self.assertTrue((self.folder / "w.npy").read_bytes().startswith(b"\x93NUMPY"))
+        # The frozen graph gives the same, and needs no checkpoint.
+        self.succeeds("freeze", "--meta", self.meta, "--checkpoint", self.prefix,
+                      "--output_node_names", "loss", "--output", self.folder / "frozen.pb")
+        frozen = self.succeeds_json("run", "--graph", self.folder / "frozen.pb", *self.feeds(),
+                                    "--fetch", "loss")
+        self.assertEqual(frozen["fetches"]["loss"], report["fetches"]["loss"])
+
+    def test_trains_and_saves(self):
+        saved = self.folder / "more" / "model.ckpt"
+        run = ["run", "--meta", self.meta, "--init", "init", "--checkpoint", saved, *self.feeds(),
+               "--target", "train_op", "--repeat", 3, "--fetch", "global_step", "--save", saved]
+        for restored, step in ("", 3), (str(saved), 6):
+            report = self.succeeds_json(*run)
+            self.assertEqual((report["restored"], report["saved"], report["runs"]),
+                             (restored, str(saved), 3))
+            self.assertEqual(report["fetches"]["global_step"]["value"], step)
+        self.succeeds("verify", saved)
+        # Without --repeat the target runs with the fetches, once.
+        report = self.succeeds_json(*run[:-6], "--fetch", "loss")
+        self.assertEqual(report["runs"], 1)
+
+    def test_wrong_usage(self):
+        for arguments, word in [
+                (["--fetch", "loss"], "graph"),
+                (["--meta", self.meta, "--graph", self.meta], "graph"),
+                (["--meta", self.meta, "--feed", "x"], "expected NAME=VALUE"),
+                (["--meta", self.meta, "--feed", "=3"], "expected NAME=VALUE"),
+                (["--meta", self.meta, "--repeat", "-1"], "-1"),
+                (["--meta", self.meta, "--device", "tpu"], "tpu")]:
+            with self.subTest(arguments=arguments):
+                self.fails("run", *arguments, status=2, words=word)
+
+    def test_refusals(self):
+        run = ["run", "--meta", self.meta, "--checkpoint", self.prefix]
+        ones = f"x=[{','.join(['1'] * 64)}]"
+        for arguments, words in [
+                (["--fetch", "none"], "none"),
+                (["--target", "none"], "none"),
+                (["--fetch", "loss"], "x"),
+                (["--feed", "none=3"], "feed 'none'"),
+                (["--feed", "x=three"], ["feed 'x'", "'three' is no float32 tensor"]),
+                (["--feed", "x=[[1], [2, 3]]"], "different lengths"),
+                (["--feed", "x=[1, true]"], "found true"),
+                (["--feed", 'x=["a"]'], 'found "a"'),
+                (["--feed", "x={}"], "object"),
+                (["--feed", "y=[0.5]"], "0.5 is no int64"),
+                (["--feed", "y=[9223372036854775808]"], "9223372036854775808 is no int64"),
+                (["--feed", "y=[1e30]"], "is no int64"),
+                (["--feed", "x=" + "[" * 10000 + "]" * 10000], "nested too deep"),
+                (["--feed", "x=[1," + "[" * 10000 + "]" * 10000 + "]"], "a list"),
+                (["--feed", ones, "--feed", "y=1", "--fetch", "loss"], "x"),
+                (["--feed", "x=none.npy", "--fetch", "loss"], "none.npy"),
+                (["--init", "none", "--checkpoint", "/no/such"], "--init none"),
+                (["--checkpoint", "/no/such"], "not a valid checkpoint"),
+                (["--save", "/no/such/place"], "Parent directory of")]:
+            with self.subTest(arguments=arguments):
+                # The last --checkpoint counts.
+                start = run if "--checkpoint" not in arguments else run[:3]
+                self.fails(*start, *arguments, words=words)
+        self.fails("run", "--graph", self.folder / "none.pb", words="none.pb")
+        self.fails("run", "--saved_model", self.folder, words="SavedModel file does not exist at")
+        words = self.write("text.npy", npy(array([1], "|b1"), b"\1"))
+        self.fails(*run, "--feed", f"x={words}", words="bool elements are no numbers")
+        # A checkpoint that is there, but damaged, isn't initialised over.
+        copy = self.folder / "copy"
+        shutil.copytree(self.model, copy)
+        index = copy / "model.ckpt-10.index"
+        index.write_bytes(index.read_bytes()[:-1])
+        self.fails("run", "--meta", self.meta, "--checkpoint", copy, "--init", "init",
+                   "--fetch", "global_step", words="model.ckpt-10.index")
+
+    def test_saved_models(self):
+        models = pathlib.Path(os.environ["FERRY_ROOT"]) / "tests" / "testdata" / "saved_models"
+        run = ["run", "--saved_model", models / "plain"]
+        expected = {"dtype": "float32", "shape": [1, 2], "value": [[2.5, 30.25]]}
+        for arguments, name in ([], "output"), (["--fetch", "output"], "output"), \
+                (["--fetch", "y:0"], "y:0"):
+            report = self.succeeds_json(*run, "--feed", "input=[[1, 10]]", *arguments)
+            self.assertEqual(report["fetches"], {name: expected})
+        self.succeeds("run", "--saved_model", models / "resource", "--signature",
+                      "serving_default", "--feed", "input=[[1, 10]]")
+        self.fails(*run, "--signature", "other", words=["no signature 'other'", "serving_default"])
+        self.fails(*run, "--tag_set", "train,gpu", words=["'gpu', 'train'", "[{'serve'}]"])
+        report = self.succeeds_json("run", "--saved_model", models / "two", "--tag_set",
+                                    "gpu,train", "--feed", "input=[[1, 10]]", "--fetch", "loss")
+        self.assertEqual(report["fetches"]["loss"]["value"], 32.75)
+        report = self.succeeds_json("run", "--saved_model", models / "assets", "--fetch", "text")
+        self.assertEqual(report["fetches"]["text"]["value"],
+                         str(models / "assets" / "assets" / "first.txt"))
+        # Other variables than the model's own.
+        other = self.folder / "other"
+        self.succeeds(*run, "--feed", "input=[[1, 10]]", "--save", other)
+        self.succeeds("run", "--saved_model", models / "two", "--checkpoint", other, "--feed",
+                      "input=[[1, 10]]")
 
 
 class FreezeTest(ModelTest):
@@ -214,7 +326,8 @@ class HostileSafetensorsTest(CommandTest):
                 (safetensors(b"{"), "no JSON"),
                 (safetensors(b"{}}"), "no JSON"),
                 (safetensors(b'{"a\xff":{}}'), "no JSON"),
-                (safetensors(b'{"a":' * 100000), "object where none belongs"),
+                (safetensors(b'{"a":' * 100000), "has a field 'a'"),
+                (safetensors(b'{"a":{"dtype":' + b'{"a":' * 100000), "object where none belongs"),
                 (safetensors(b'{"a":[' + b"[" * 100000), "list where none belongs"),
                 (safetensors({"__metadata__": {"a": 1}}), "number where none"),
                 (safetensors({"__metadata__": {"a": {}}}), "object where none"),
@@ -346,7 +459,7 @@ class HostileNpzTest(CommandTest):
         good = self.archive({"a.npy": npy(array([1 << 18]), data)}, zipfile.ZIP_DEFLATED)
         contents = bytearray(good.read_bytes())
         central = contents.rindex(b"PK\1\2")
-        for size, word in [(2**32 - 2, "claims"), (1 << 21, "claims"), (1000, "needs"),
+        for size, word in [(2**32 - 2, "claims"), (1 << 21, "claims"), (1000, "longer"),
                            (len(npy(array([1 << 18]), data)) - 4, "needs")]:
             changed = bytearray(contents)
             struct.pack_into("<I", changed, central + 24, size)
@@ -370,7 +483,7 @@ class HostileNpzTest(CommandTest):
                 (end + 16, "<I", 2**32 - 1, "zip64"), (end + 20, "<H", 1, "end of a zip"),
                 (first + 8, "<H", 1, "encrypted"), (first + 10, "<H", 99, "method 99"),
                 (first + 16, "<I", 7, "Checksum does not match"),
-                (first + 20, "<I", 7, "two sizes"), (first + 20, "<I", 2**32 - 1, "zip64"),
+                (first + 20, "<I", 7, "two sizes"), (first + 20, "<I", 2**32 - 1, "two sizes"),
                 (first + 28, "<H", 0xffff, "damaged"), (first + 30, "<H", 0xffff, "damaged"),
                 (first + 42, "<I", 2**31, "outside"), (last + 42, "<I", 0, "in another member"),
                 (last + 42, "<I", 3, "in another member"), (last + 46, "<B", ord("a"), "twice"),

@@ -7,6 +7,7 @@ Environment: FERRY_BIN is the folder with the build's outputs.
 import json
 import os
 import subprocess
+import sys
 import tempfile
 import unittest
 import zipfile
@@ -17,6 +18,7 @@ import safetensors.numpy
 import tensorflow.compat.v1 as tf
 
 _FERRY = os.path.join(os.environ["FERRY_BIN"], "tools", "ferry")
+_PROGRAM = os.path.join(os.environ["FERRY_BIN"], "tests/tf/saved_model_program")
 
 
 def ferry(*arguments, status=0):
@@ -190,6 +192,124 @@ class FreezeTest(ModelsTest):
                 tf.GraphDef.FromString(read_bytes(self.path("frozen.pb"))),
                 return_elements=["out:0"], name="")
             np.testing.assert_array_equal(session.run(result, {"p:0": True}), [2, 3])
+
+
+class SavedModelTest(ModelsTest):
+    """What this project writes loads in TensorFlow (the other way round: saved_model_test.cc)."""
+
+    @classmethod
+    def setUpClass(cls):
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.models = folder.name
+        subprocess.run([_PROGRAM, cls.models], check=True, stderr=subprocess.PIPE)
+
+    def test_loader(self):
+        for kind in "ref", "resource":
+            folder = os.path.join(self.models, kind, "model")
+            with self.subTest(kind=kind), tf.Graph().as_default(), tf.Session() as session:
+                self.assertTrue(tf.saved_model.maybe_saved_model_directory(folder))
+                meta = tf.saved_model.loader.load(session, ["serve"], folder)
+                signature = meta.signature_def["serving_default"]
+                self.assertEqual(signature.method_name, "tensorflow/serving/predict")
+                self.assertEqual(signature.inputs["input"].dtype, tf.float32.as_datatype_enum)
+                self.assertEqual([dim.size for dim in signature.inputs["input"].tensor_shape.dim],
+                                 [-1, 2])
+                y = session.run(signature.outputs["output"].name,
+                                {signature.inputs["input"].name: [[1, 10]]})
+                np.testing.assert_array_equal(y, [[2.5, 30.25]])
+                path = session.run("path:0").decode()
+                self.assertEqual(path, os.path.join(folder, "assets", "words.txt"))
+                self.assertEqual(read_bytes(path), b"two words")
+            with tf.Graph().as_default(), tf.Session() as session:
+                tf.saved_model.loader.load(session, ["gpu", "train"], folder)
+                w, = [v for v in tf.global_variables() if v.op.name == "w"]
+                np.testing.assert_array_equal(session.run(w), [2, 3])
+
+    def test_load_of_version_2(self):
+        script = """if True:
+            import sys
+            import tensorflow as tf
+            model = tf.saved_model.load(sys.argv[1], tags=["serve"])
+            out = model.signatures["serving_default"](input=tf.constant([[1.0, 10.0]]))
+            print(out["output"].numpy().tolist())"""
+        for kind in "ref", "resource":
+            with self.subTest(kind=kind):
+                result = subprocess.run(
+                    [sys.executable, "-c", script, os.path.join(self.models, kind, "model")],
+                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+                self.assertEqual(result.stdout, "[[2.5, 30.25]]\n", result.stderr)
+
+    def test_command_lines(self):
+        folder = os.path.join(self.models, "ref", "model")
+        cli = os.path.join(os.path.dirname(sys.executable), "saved_model_cli")
+        shown = subprocess.run([sys.executable, cli, "show", "--dir", folder, "--tag_set", "serve",
+                                "--signature_def", "serving_default"], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True, check=True).stdout
+        for words in ("inputs['input']", "shape: (-1, 2)", "name: x:0", "outputs['output']",
+                      "Method name is: tensorflow/serving/predict"):
+            self.assertIn(words, shown)
+        self.assertIn("serving_default", ferry("summary", folder)[0])
+        # And `ferry run` what saved_model_cli does, on what TensorFlow wrote.
+        with tf.Graph().as_default(), tf.Session() as session:
+            tf.saved_model.loader.load(session, ["serve"], folder)
+            graph = tf.get_default_graph()
+            tf.saved_model.simple_save(session, self.path("theirs"),
+                                       {"x": graph.get_tensor_by_name("x:0")},
+                                       {"y": graph.get_tensor_by_name("y:0")})
+        for model, x, y in (folder, "input", "output"), (self.path("theirs"), "x", "y"):
+            np.save(self.path("x.npy"), np.array([[1.0, 10.0]]))
+            ferry("run", "--saved_model", model, "--feed", f"{x}={self.path('x.npy')}", "--fetch",
+                  f"{y}={self.path('y.npy')}")
+            result = np.load(self.path("y.npy"))
+            self.assertEqual((result.dtype, result.tolist()), (np.float32, [[2.5, 30.25]]))
+
+
+class RunTest(ModelsTest):
+
+    def test_the_articles_feeding_listing(self):
+        with tf.Graph().as_default(), tf.Session() as session:
+            w1 = tf.placeholder("float", name="w1")
+            w2 = tf.placeholder("float", name="w2")
+            b1 = tf.Variable(2.0, name="bias", use_resource=False)
+            tf.multiply(w1 + w2, b1, name="op_to_restore")
+            session.run(tf.global_variables_initializer())
+            prefix = tf.train.Saver().save(session, self.path("model"), global_step=1000)
+        for w1, w2, expected in ("4", "8", 24.0), ("13", "17", 60.0):
+            out, _ = ferry("run", "--meta", prefix + ".meta", "--checkpoint", self.folder, "--feed",
+                           f"w1={w1}", "--feed", f"w2={w2}", "--fetch", "op_to_restore:0",
+                           "--fetch", "bias", "--json")
+            fetched = json.loads(out)["fetches"]
+            self.assertEqual(fetched["op_to_restore:0"],
+                             {"dtype": "float32", "shape": [], "value": expected})
+            self.assertEqual(fetched["bias"], {"dtype": "float32", "shape": [], "value": 2.0})
+
+    def test_training_goes_on_there_and_back(self):
+        """TensorFlow's graph, trained here and saved by its own saver, as TensorFlow trains it."""
+        for resource in False, True:
+            for options in {}, {"sharded": True}:
+                with self.subTest(resource=resource, **options), tf.Graph().as_default(), \
+                        tf.Session() as session:
+                    x = tf.constant(np.linspace(-1, 1, 20, dtype=np.float32).reshape(10, 2))
+                    w = tf.get_variable("w", initializer=[[1.0], [2.0]], use_resource=resource)
+                    loss = tf.reduce_mean(tf.square(tf.matmul(x, w) - 0.5), name="loss")
+                    tf.train.AdamOptimizer(0.1).minimize(loss, name="train")
+                    tf.global_variables_initializer()
+                    saver = tf.train.Saver(**options)
+                    session.run("init")
+                    first = saver.save(session, self.new_prefix())
+                    for _ in range(20):
+                        session.run("train")
+                    expected, w_expected = session.run(["loss:0", w])
+                    ours = self.new_prefix()
+                    for start in ["--checkpoint", first], ["--init", "init"]:
+                        report = json.loads(ferry(
+                            "run", "--meta", first + ".meta", *start, "--target", "train",
+                            "--repeat", "20", "--fetch", "loss:0", "--save", ours, "--json")[0])
+                        self.assertEqual(report["runs"], 20)
+                        self.assertAlmostEqual(report["fetches"]["loss:0"]["value"], expected, 5)
+                        saver.restore(session, ours)
+                        np.testing.assert_allclose(session.run(w), w_expected, rtol=1e-4)
 
 
 _NUMPY = {
