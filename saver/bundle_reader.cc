@@ -833,8 +833,14 @@ absl::StatusOr<Tensor> BundleReader::ReadSlice(absl::string_view name, const Ten
   return out;
 }
 
-std::vector<absl::Status> BundleReader::Verify(ThreadPool* pool) const {
+std::vector<absl::Status> BundleReader::Verify(
+    ThreadPool* pool, const std::function<void(uint64_t)>& progress) const {
   std::vector<absl::Status> damage;
+  uint64_t done = 0;
+  const auto advance = [&](uint64_t bytes) {
+    done += bytes;
+    if (progress) progress(done);
+  };
   const auto note = [&damage](const absl::Status& status) {
     if (!status.ok()) damage.push_back(status);
   };
@@ -905,10 +911,21 @@ std::vector<absl::Status> BundleReader::Verify(ThreadPool* pool) const {
         requests.push_back({entry, nullptr});
       } else {
         note(ReadEntry(*entry, pool).status());
+        advance(entry->size);
       }
     }
   }
-  ReadInto(absl::MakeSpan(requests), pool).IgnoreError();  // Each request has its own status.
+  // In parts large enough to be read by all threads.
+  constexpr uint64_t kPart = uint64_t{64} << 20;
+  for (size_t begin = 0; begin < requests.size();) {
+    uint64_t bytes = 0;
+    size_t end = begin;
+    while (end < requests.size() && bytes < kPart) bytes += requests[end++].entry->size;
+    // Each request has its own status.
+    ReadInto(absl::MakeSpan(requests).subspan(begin, end - begin), pool).IgnoreError();
+    begin = end;
+    advance(bytes);
+  }
   for (const Request& request : requests) note(request.status);
   return damage;
 }

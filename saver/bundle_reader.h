@@ -14,6 +14,7 @@
 #define FERRY_SAVER_BUNDLE_READER_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -100,7 +101,9 @@ class BundleReader {
 
   // Reads every byte of every file and accounts for each: one error for each thing that is
   // damaged, none for a sound checkpoint. Bytes that no tensor owns are damage too.
-  std::vector<absl::Status> Verify(ThreadPool* pool) const;
+  // `progress` may be called with the bytes of tensors that were read so far.
+  std::vector<absl::Status> Verify(ThreadPool* pool,
+                                   const std::function<void(uint64_t)>& progress = nullptr) const;
 
  private:
   struct Piece;

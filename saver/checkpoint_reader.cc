@@ -64,7 +64,8 @@ bool CheckpointReader::Changed() const {
   return !now.ok() || now->mtime_ns != index_.mtime_ns || now->size != index_.size;
 }
 
-VerifyReport VerifyCheckpoint(FileSystem* fs, const std::string& path, ThreadPool* pool) {
+VerifyReport VerifyCheckpoint(FileSystem* fs, const std::string& path, ThreadPool* pool,
+                              const std::function<void(uint64_t, uint64_t)>& progress) {
   VerifyReport report;
   const absl::StatusOr<std::string> prefix = FindPrefix(fs, path);
   report.prefix = prefix.ok() ? *prefix : path;
@@ -80,7 +81,9 @@ VerifyReport VerifyCheckpoint(FileSystem* fs, const std::string& path, ThreadPoo
     if (e.parts.empty()) report.data_bytes += e.size;
     for (const BundleReader::Entry& part : e.parts) report.data_bytes += part.size;
   }
-  report.damage = bundle.Verify(pool);
+  std::function<void(uint64_t)> read;
+  if (progress) read = [&](uint64_t done) { progress(done, report.data_bytes); };
+  report.damage = bundle.Verify(pool, read);
   const std::string meta = report.prefix + ".meta";
   if (fs->Exists(meta)) {
     const absl::Status status = ReadMetaGraph(fs, meta).status();

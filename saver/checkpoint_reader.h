@@ -8,6 +8,7 @@
 #define FERRY_SAVER_CHECKPOINT_READER_H_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -73,7 +74,9 @@ struct VerifyReport {
 
 // Reads every byte of the checkpoint's files (a prefix, or a directory's latest), its `.meta` too
 // where there is one. What can't be opened at all is damage as well.
-VerifyReport VerifyCheckpoint(FileSystem* fs, const std::string& path, ThreadPool* pool = nullptr);
+// `progress` may be called with the bytes of tensors read so far and in all.
+VerifyReport VerifyCheckpoint(FileSystem* fs, const std::string& path, ThreadPool* pool = nullptr,
+                              const std::function<void(uint64_t, uint64_t)>& progress = nullptr);
 
 }  // namespace ferry
 

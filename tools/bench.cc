@@ -83,6 +83,12 @@ absl::Status CheckOptions(const BenchOptions& options) {
   return absl::OkStatus();
 }
 
+// Round -1 is there to warm up.
+void Tell(const BenchOptions& options, int round) {
+  if (!options.progress) return;
+  options.progress(static_cast<uint64_t>(round + 1), static_cast<uint64_t>(options.rounds) + 1);
+}
+
 // A graph of float variables, filled with random bits, in a session.
 struct Model {
   Graph graph;
@@ -331,6 +337,7 @@ absl::StatusOr<Json> BenchSave(const BenchOptions& options) {
   size_t index_bytes = 1;
   // A first round, not counted, makes the files and the memory.
   for (int round = -1; round < options.rounds; ++round) {
+    Tell(options, round);
     FERRY_ASSIGN_OR_RETURN(const double d, RawDirectWrite(raw, model.bytes, block.data, kBlock));
     dir.RemoveFiles();
     FERRY_ASSIGN_OR_RETURN(const double c,
@@ -475,6 +482,7 @@ absl::StatusOr<Json> BenchRestore(const BenchOptions& options) {
   GpuDevice* const gpu = model.session->gpu();
   double growth = 0;
   for (int round = -1; round < options.rounds; ++round) {
+    Tell(options, round);
     // read() into memory that is there already, with as many threads.
     double start = Now();
     {
@@ -575,6 +583,7 @@ absl::StatusOr<Json> BenchRun(const BenchOptions& options) {
   int64_t allocations = 0;
   auto count = [&] { return options.allocations ? options.allocations() : 0; };
   for (int round = -1; round < options.rounds; ++round) {
+    Tell(options, round);
     FERRY_ASSIGN_OR_RETURN(const double i,
                            PerCallNs(100000, [&] { return inc.Run({}, nullptr); }));
     FERRY_ASSIGN_OR_RETURN(const double c, PerCallNs(500, [&] { return chain.Run({zero}, &out); }));
@@ -633,6 +642,7 @@ absl::Status BenchTrainCase(const TrainCase& c, const BenchOptions& options, Jso
   std::vector<Tensor> out;
   std::vector<double> ours, theirs, ratio;
   for (int round = -1; round < options.rounds; ++round) {
+    Tell(options, round);
     FERRY_ASSIGN_OR_RETURN(const double a,
                            PerCallNs(c.steps, [&] { return step.Run({x, y}, &out); }));
     FERRY_ASSIGN_OR_RETURN(const double b, PerCallNs(c.steps, [&] {

@@ -4,6 +4,7 @@
 #define FERRY_TOOLS_BENCH_H_
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -18,6 +19,7 @@ struct BenchOptions {
   int rounds = 9;         // Figures are medians of so many interleaved rounds.
   std::string device = "auto";  // As SessionOptions::device.
   int threads = 0;
+  std::function<void(uint64_t done, uint64_t all)> progress;  // Rounds; may be empty.
   int64_t (*allocations)() = nullptr;  // How often this thread allocated memory so far.
 };
 

@@ -273,6 +273,18 @@ struct InspectCommand {
   }
 };
 
+// A bar on standard error when that is a terminal; else nothing.
+TensorProgress ProgressBar() {
+  if (isatty(STDERR_FILENO) == 0) return nullptr;
+  return [shown = -1](uint64_t done, uint64_t all) mutable {
+    const int percent = static_cast<int>(all == 0 ? 100 : done * 100 / all);
+    if (percent == shown) return;
+    shown = percent;
+    std::cerr << fmt::format("\r[{:<25}] {:3}%{}", std::string(percent / 4, '='), percent,
+                             percent == 100 ? "\n" : "");
+  };
+}
+
 // ---- verify ----
 struct VerifyCommand {
   std::string what;
@@ -286,7 +298,7 @@ struct VerifyCommand {
 
   absl::Status Run() {
     ThreadPool pool;
-    const VerifyReport r = VerifyCheckpoint(FileSystem::Posix(), what, &pool);
+    const VerifyReport r = VerifyCheckpoint(FileSystem::Posix(), what, &pool, ProgressBar());
     if (json) {
       Json damage = Json::array();
       for (const absl::Status& s : r.damage) damage.push_back(std::string(s.message()));
@@ -538,19 +550,8 @@ struct ConvertCommand {
   }
 
   absl::Status Run() {
-    TensorProgress progress;
-    int shown = -1;
-    if (isatty(STDERR_FILENO) != 0) {
-      progress = [&shown](uint64_t done, uint64_t all) {
-        const int percent = static_cast<int>(all == 0 ? 100 : done * 100 / all);
-        if (percent == shown) return;
-        shown = percent;
-        std::cerr << fmt::format("\r[{:<25}] {:3}%{}", std::string(percent / 4, '='), percent,
-                                 percent == 100 ? "\n" : "");
-      };
-    }
     FERRY_ASSIGN_OR_RETURN(const ConvertReport r,
-                           ConvertTensors(FileSystem::Posix(), from, to, progress));
+                           ConvertTensors(FileSystem::Posix(), from, to, ProgressBar()));
     if (json) {
       Print({{"to", to},
              {"tensors", r.tensors},
@@ -598,10 +599,12 @@ struct BenchCommand {
 
   absl::Status Run() {
     options.allocations = &AllocationCount;
+    options.progress = ProgressBar();
     absl::StatusOr<Json> r = what == "save"      ? BenchSave(options)
                              : what == "restore" ? BenchRestore(options)
                              : what == "run"     ? BenchRun(options)
                                                  : BenchTrain(options);
+    if (options.progress) options.progress(1, 1);
     if (!r.ok()) return r.status();
     if (json) {
       Print(*r);
