@@ -2,6 +2,7 @@
 // dimension (NHWC) or the one after the batch (NCHW).
 #include <algorithm>
 #include <string>
+#include <type_traits>
 
 #include "absl/container/inlined_vector.h"
 #include "kernels/reduce.h"
@@ -80,9 +81,9 @@ class BiasAddKernel : public Kernel {
     }
     FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, value.shape()));
     if (value.num_elements() == 0) return absl::OkStatus();
-    const T* const x = value.data<T>();
-    const T* const b = bias.data<T>();
-    T* const y = out->data<T>();
+    const U* const x = reinterpret_cast<const U*>(value.data<T>());
+    const U* const b = reinterpret_cast<const U*>(bias.data<T>());
+    U* const y = reinterpret_cast<U*>(out->data<T>());
     int64_t inner = 1;
     for (int i = d + 1; i < value.rank(); ++i) inner *= value.dim(i);
     if (inner == 1) {
@@ -90,16 +91,16 @@ class BiasAddKernel : public Kernel {
       c->ParallelFor(rows, std::max<int64_t>(1, kGrain / channels),
                      [&](int64_t begin, int64_t end) {
                        for (int64_t r = begin; r < end; ++r) {
-                         MutableArray<T>(y + r * channels, channels) =
-                             ConstArray<T>(x + r * channels, channels) + ConstArray<T>(b, channels);
+                         MutableArray<U>(y + r * channels, channels) =
+                             ConstArray<U>(x + r * channels, channels) + ConstArray<U>(b, channels);
                        }
                      });
     } else {
       const int64_t planes = value.num_elements() / inner;
       c->ParallelFor(planes, std::max<int64_t>(1, kGrain / inner), [&](int64_t begin, int64_t end) {
         for (int64_t p = begin; p < end; ++p) {
-          MutableArray<T>(y + p * inner, inner) =
-              ConstArray<T>(x + p * inner, inner) + b[p % channels];
+          MutableArray<U>(y + p * inner, inner) =
+              ConstArray<U>(x + p * inner, inner) + b[p % channels];
         }
       });
     }
@@ -107,6 +108,9 @@ class BiasAddKernel : public Kernel {
   }
 
  private:
+  // Integers wrap around, so they are added unsigned.
+  using U = typename std::conditional_t<std::is_integral_v<T>, std::make_unsigned<T>,
+                                        std::common_type<T>>::type;
   static constexpr int64_t kGrain = 1 << 15;  // Elements.
   bool channels_first_ = false;
 };
