@@ -661,15 +661,20 @@ TEST_F(SaverTest, ManySaversGrowNeitherTheGraphNorMemory) {
   }
   EXPECT_EQ(m.graph.num_nodes(), nodes);
   EXPECT_EQ(m.graph.FindNode("save_1/restore_all"), nullptr);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(FERRY_TSAN)  // They keep what was freed.
   // Any leak of a graph's copy, a few kB a time, would be far above.
   EXPECT_LT(ResidentKib() - resident, 1024 + times / 2);
+#else
+  (void)resident;
+#endif
   const auto median = [&](size_t from) {
     std::vector<double> part(seconds.begin() + static_cast<int64_t>(from),
                              seconds.begin() + static_cast<int64_t>(from + seconds.size() / 4));
     std::nth_element(part.begin(), part.begin() + static_cast<int64_t>(part.size() / 2), part.end());
     return part[part.size() / 2];
   };
-  EXPECT_LT(median(seconds.size() - seconds.size() / 4), 2 * median(0) + 1e-3);
+  // What grew with the number of Savers would grow a hundredfold; the machine may be busy.
+  EXPECT_LT(median(seconds.size() - seconds.size() / 4), 10 * median(0) + 1e-2);
 }
 
 TEST_F(SaverTest, TheStepMayBeAVariable) {
