@@ -8,9 +8,11 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "kernels/gpu.h"
+#include "kernels/window.h"
 
 namespace ferry {
 namespace gpu {
@@ -26,6 +28,35 @@ bool CheckMatMul(Call* c, bool transpose_a, bool transpose_b, ProductSizes* out)
 // `broadcasts`: whether the batches may have different shapes.
 bool CheckBatchMatMul(Call* c, bool transpose_a, bool transpose_b, bool broadcasts,
                       ProductSizes* out);
+
+// ---- conv.cc ----
+
+enum class ConvOp { kForward, kInput, kFilter };  // Conv2D, Conv2DBackpropInput, …Filter.
+bool CheckConvAttrs(Setup* setup, ConvOp op, const WindowAttrs& attrs);
+// `shape`: the output's. The sizes that an input tells must lie in host memory.
+bool CheckConv(Call* c, ConvOp op, const WindowAttrs& attrs, ConvSizes* out,
+               std::vector<int64_t>* shape);
+
+// ---- pool.cc ----
+
+enum class PoolOp { kMax, kMaxGrad, kMaxGradGrad, kAvg, kAvgGrad };
+bool CheckPoolAttrs(Setup* setup, PoolOp op, const WindowAttrs& attrs);
+// `shape`: the output's. `v2`: the windows are the last two inputs, in host memory.
+bool CheckPool(Call* c, PoolOp op, bool v2, const WindowAttrs& attrs, PoolSizes* out,
+               std::vector<int64_t>* shape);
+
+// ---- batch_norm.cc ----
+
+// x as [outer, channels, inner]. `gradient`: of the gradient op's arguments.
+struct NormSizes {
+  int64_t outer = 1, channels = 0, inner = 1;
+};
+bool CheckBatchNorm(Call* c, bool gradient, const std::string& data_format, bool is_training,
+                    float exponential_avg_factor, NormSizes* out);
+
+// ---- lrn.cc ----
+
+bool CheckLrn(Call* c, bool gradient);
 
 // ---- arg_reduce.cc ----
 

@@ -210,6 +210,55 @@ TEST(GradientValues, LossesAndBias) {
         });
 }
 
+// Also those that TensorFlow's CPU kernels don't have: channels first, dilations, groups.
+TEST(GradientValues, Images) {
+  struct Window {
+    TensorShape x, w;
+    std::vector<int64_t> strides;
+    std::string padding;
+    ops::Conv2DAttrs attrs;
+  };
+  const Window windows[] = {
+      {{2, 4, 5, 2}, {3, 2, 2, 3}, {1, 2, 1, 1}, "SAME", {}},
+      {{1, 2, 5, 4}, {2, 3, 2, 3}, {1, 1, 2, 1}, "VALID", {"NCHW", {1, 1, 1, 1}, {}}},
+      {{1, 5, 6, 2}, {2, 3, 2, 2}, {1, 2, 1, 1}, "SAME", {"NHWC", {1, 3, 2, 1}, {}}},
+      {{1, 4, 4, 4}, {3, 3, 2, 4}, {1, 1, 1, 1}, "EXPLICIT",
+       {"NHWC", {1, 1, 1, 1}, {0, 0, 2, 0, 1, 1, 0, 0}}}};
+  for (const Window& w : windows) {
+    auto conv = [&w](const Scope& s, const std::vector<Output>& in) {
+      return ops::Conv2D(s, in[0], in[1], w.strides, w.padding, w.attrs);
+    };
+    Check("Conv2D", {TestValues(w.x), TestValues(w.w, -2, 2, 2)}, conv);
+    // Second derivatives: by way of the gradient's own gradient.
+    Check("gradient of Conv2D", {TestValues(w.x), TestValues(w.w, -2, 2, 2)},
+          [&](const Scope& s, const std::vector<Output>& in) {
+            std::vector<Output> grads;
+            const Output y = ops::Square(s, conv(s, in));
+            if (!AddSymbolicGradients(s, {y}, in, &grads).ok()) return Output();
+            return ops::ConcatV2(s,
+                                 {ops::Reshape(s, grads[0], ops::ConstVector<int32_t>(s, {-1})),
+                                  ops::Reshape(s, grads[1], ops::ConstVector<int32_t>(s, {-1}))},
+                                 ops::Const<int32_t>(s, 0));
+          });
+  }
+  for (const char* padding : {"SAME", "VALID"}) {
+    const Tensor x = TestValues({1, 5, 4, 2});
+    for (bool first : {false, true}) {
+      const std::vector<int64_t> ksize = first ? std::vector<int64_t>{1, 1, 3, 2}
+                                               : std::vector<int64_t>{1, 3, 2, 1};
+      const std::vector<int64_t> strides = first ? std::vector<int64_t>{1, 1, 2, 1}
+                                                 : std::vector<int64_t>{1, 2, 1, 1};
+      const char* const format = first ? "NCHW" : "NHWC";
+      Check("MaxPool", {x}, [&](const Scope& s, const std::vector<Output>& in) {
+        return ops::MaxPool(s, in[0], ksize, strides, padding, format);
+      });
+      Check("AvgPool", {x}, [&](const Scope& s, const std::vector<Output>& in) {
+        return ops::AvgPool(s, in[0], ksize, strides, padding, format);
+      });
+    }
+  }
+}
+
 TEST(GradientValues, SharedSubexpressionsAddUp) {
   Check("x^2 * x + x + exp(x^2)", {TestValues({3}, -1, 1)},
         [](const Scope& s, const std::vector<Output>& x) {

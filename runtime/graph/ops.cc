@@ -38,6 +38,29 @@ Output Random(const Scope& s, const char* op, Output shape, DType dtype, int64_t
       .BuildOutput();
 }
 
+Output Convolution(const Scope& s, const char* op, std::initializer_list<Output> inputs,
+                   const std::vector<int64_t>& strides, const std::string& padding,
+                   const Conv2DAttrs& attrs) {
+  return Make(s, op, inputs)
+      .Attr("strides", strides)
+      .Attr("padding", padding)
+      .Attr("explicit_paddings", attrs.explicit_paddings)
+      .Attr("data_format", attrs.data_format)
+      .Attr("dilations", attrs.dilations)
+      .BuildOutput();
+}
+
+NodeBuilder Pooling(const Scope& s, const char* op, std::initializer_list<Output> inputs,
+                    const std::vector<int64_t>& ksize, const std::vector<int64_t>& strides,
+                    const std::string& padding, const std::string& data_format) {
+  NodeBuilder b = Make(s, op, inputs);
+  b.Attr("ksize", ksize)
+      .Attr("strides", strides)
+      .Attr("padding", padding)
+      .Attr("data_format", data_format);
+  return b;
+}
+
 // All axes of x: a constant when the rank is known.
 Output AllAxes(const Scope& scope, Output x) {
   const Scope s = scope.WithOpName("");
@@ -172,6 +195,8 @@ FERRY_UNARY(Sigmoid)
 FERRY_UNARY(Tanh)
 FERRY_UNARY(Elu)
 FERRY_UNARY(Softplus)
+FERRY_UNARY(Selu)
+FERRY_UNARY(Softsign)
 FERRY_UNARY(LogicalNot)
 FERRY_UNARY(ZerosLike)
 FERRY_UNARY(OnesLike)
@@ -206,6 +231,9 @@ FERRY_BINARY(BiasAdd)
 
 Output AddN(const Scope& s, const std::vector<Output>& inputs) {
   return NodeBuilder(s, "AddN").Input(inputs).BuildOutput();
+}
+Output LeakyRelu(const Scope& s, Output x, float alpha) {
+  return Make(s, "LeakyRelu", {x}).Attr("alpha", alpha).BuildOutput();
 }
 Output Select(const Scope& s, Output condition, Output t, Output e) {
   return Simple(s, "Select", {condition, t, e});
@@ -312,6 +340,71 @@ CrossEntropyOutputs SparseSoftmaxCrossEntropyWithLogits(const Scope& s, Output l
   auto [loss, backprop] =
       Two(Make(s, "SparseSoftmaxCrossEntropyWithLogits", {logits, labels}).Build());
   return {loss, backprop};
+}
+
+Output Conv2D(const Scope& s, Output input, Output filter, const std::vector<int64_t>& strides,
+              const std::string& padding, const Conv2DAttrs& attrs) {
+  return Convolution(s, "Conv2D", {input, filter}, strides, padding, attrs);
+}
+Output Conv2DBackpropInput(const Scope& s, Output input_sizes, Output filter, Output out_backprop,
+                           const std::vector<int64_t>& strides, const std::string& padding,
+                           const Conv2DAttrs& attrs) {
+  return Convolution(s, "Conv2DBackpropInput", {input_sizes, filter, out_backprop}, strides,
+                     padding, attrs);
+}
+Output Conv2DBackpropFilter(const Scope& s, Output input, Output filter_sizes,
+                            Output out_backprop, const std::vector<int64_t>& strides,
+                            const std::string& padding, const Conv2DAttrs& attrs) {
+  return Convolution(s, "Conv2DBackpropFilter", {input, filter_sizes, out_backprop}, strides,
+                     padding, attrs);
+}
+Output MaxPool(const Scope& s, Output input, const std::vector<int64_t>& ksize,
+               const std::vector<int64_t>& strides, const std::string& padding,
+               const std::string& data_format, const std::vector<int64_t>& explicit_paddings) {
+  return Pooling(s, "MaxPool", {input}, ksize, strides, padding, data_format)
+      .Attr("explicit_paddings", explicit_paddings)
+      .BuildOutput();
+}
+Output MaxPoolGrad(const Scope& s, Output orig_input, Output orig_output, Output grad,
+                   const std::vector<int64_t>& ksize, const std::vector<int64_t>& strides,
+                   const std::string& padding, const std::string& data_format,
+                   const std::vector<int64_t>& explicit_paddings) {
+  return Pooling(s, "MaxPoolGrad", {orig_input, orig_output, grad}, ksize, strides, padding,
+                 data_format)
+      .Attr("explicit_paddings", explicit_paddings)
+      .BuildOutput();
+}
+Output AvgPool(const Scope& s, Output value, const std::vector<int64_t>& ksize,
+               const std::vector<int64_t>& strides, const std::string& padding,
+               const std::string& data_format) {
+  return Pooling(s, "AvgPool", {value}, ksize, strides, padding, data_format).BuildOutput();
+}
+Output AvgPoolGrad(const Scope& s, Output orig_input_shape, Output grad,
+                   const std::vector<int64_t>& ksize, const std::vector<int64_t>& strides,
+                   const std::string& padding, const std::string& data_format) {
+  return Pooling(s, "AvgPoolGrad", {orig_input_shape, grad}, ksize, strides, padding, data_format)
+      .BuildOutput();
+}
+FusedBatchNormOutputs FusedBatchNormV3(const Scope& s, Output x, Output scale, Output offset,
+                                       Output mean, Output variance, bool is_training,
+                                       float epsilon, float exponential_avg_factor,
+                                       const std::string& data_format) {
+  Node* const n = Make(s, "FusedBatchNormV3", {x, scale, offset, mean, variance})
+                      .Attr("epsilon", epsilon)
+                      .Attr("exponential_avg_factor", exponential_avg_factor)
+                      .Attr("data_format", data_format)
+                      .Attr("is_training", is_training)
+                      .Build();
+  if (n == nullptr) return {};
+  return {Output(n, 0), Output(n, 1), Output(n, 2)};
+}
+Output LRN(const Scope& s, Output x, int64_t depth_radius, float bias, float alpha, float beta) {
+  return Make(s, "LRN", {x})
+      .Attr("depth_radius", depth_radius)
+      .Attr("bias", bias)
+      .Attr("alpha", alpha)
+      .Attr("beta", beta)
+      .BuildOutput();
 }
 
 Output RandomUniform(const Scope& s, Output shape, DType dtype, int64_t seed, int64_t seed2) {

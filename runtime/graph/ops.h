@@ -70,7 +70,7 @@ MergeOutputs Merge(const Scope& s, const std::vector<Output>& inputs);
 FERRY_UNARY(Neg) FERRY_UNARY(Square) FERRY_UNARY(Sqrt) FERRY_UNARY(Rsqrt) FERRY_UNARY(Exp)
 FERRY_UNARY(Log) FERRY_UNARY(Abs) FERRY_UNARY(Sign) FERRY_UNARY(Reciprocal) FERRY_UNARY(Floor)
 FERRY_UNARY(Relu) FERRY_UNARY(Relu6) FERRY_UNARY(Sigmoid) FERRY_UNARY(Tanh) FERRY_UNARY(Elu)
-FERRY_UNARY(Softplus) FERRY_UNARY(LogicalNot) FERRY_UNARY(ZerosLike) FERRY_UNARY(OnesLike)
+FERRY_UNARY(Softplus) FERRY_UNARY(Selu) FERRY_UNARY(Softsign) FERRY_UNARY(LogicalNot) FERRY_UNARY(ZerosLike) FERRY_UNARY(OnesLike)
 FERRY_UNARY(L2Loss) FERRY_UNARY(Softmax) FERRY_UNARY(LogSoftmax) FERRY_UNARY(IsFinite)
 FERRY_BINARY(Add) FERRY_BINARY(AddV2) FERRY_BINARY(Sub) FERRY_BINARY(Mul) FERRY_BINARY(RealDiv)
 FERRY_BINARY(Div) FERRY_BINARY(FloorDiv) FERRY_BINARY(FloorMod) FERRY_BINARY(Pow)
@@ -81,6 +81,7 @@ FERRY_BINARY(Greater) FERRY_BINARY(GreaterEqual) FERRY_BINARY(LogicalAnd) FERRY_
 FERRY_BINARY(BiasAdd)
 #undef FERRY_UNARY
 #undef FERRY_BINARY
+Output LeakyRelu(const Scope& s, Output x, float alpha = 0.2f);
 Output AddN(const Scope& s, const std::vector<Output>& inputs);
 Output Select(const Scope& s, Output condition, Output t, Output e);
 Output SelectV2(const Scope& s, Output condition, Output t, Output e);
@@ -132,6 +133,51 @@ struct CrossEntropyOutputs {
 CrossEntropyOutputs SoftmaxCrossEntropyWithLogits(const Scope& s, Output logits, Output labels);
 CrossEntropyOutputs SparseSoftmaxCrossEntropyWithLogits(const Scope& s, Output logits,
                                                         Output labels);
+
+// ---- Images: NHWC, or NCHW where data_format says so. `strides`, `ksize` and `dilations` have an
+// entry a dimension of the image tensor; padding is SAME, VALID or EXPLICIT (Conv2D, MaxPool) ----
+struct Conv2DAttrs {
+  std::string data_format = "NHWC";
+  std::vector<int64_t> dilations = {1, 1, 1, 1};
+  std::vector<int64_t> explicit_paddings;  // Before and after each dimension.
+};
+// The filter is [rows, columns, input channels, output channels]. An input with a multiple of its
+// channels is convolved in groups.
+Output Conv2D(const Scope& s, Output input, Output filter, const std::vector<int64_t>& strides,
+              const std::string& padding, const Conv2DAttrs& attrs = {});
+Output Conv2DBackpropInput(const Scope& s, Output input_sizes, Output filter, Output out_backprop,
+                           const std::vector<int64_t>& strides, const std::string& padding,
+                           const Conv2DAttrs& attrs = {});
+Output Conv2DBackpropFilter(const Scope& s, Output input, Output filter_sizes,
+                            Output out_backprop, const std::vector<int64_t>& strides,
+                            const std::string& padding, const Conv2DAttrs& attrs = {});
+Output MaxPool(const Scope& s, Output input, const std::vector<int64_t>& ksize,
+               const std::vector<int64_t>& strides, const std::string& padding,
+               const std::string& data_format = "NHWC",
+               const std::vector<int64_t>& explicit_paddings = {});
+Output MaxPoolGrad(const Scope& s, Output orig_input, Output orig_output, Output grad,
+                   const std::vector<int64_t>& ksize, const std::vector<int64_t>& strides,
+                   const std::string& padding, const std::string& data_format = "NHWC",
+                   const std::vector<int64_t>& explicit_paddings = {});
+Output AvgPool(const Scope& s, Output value, const std::vector<int64_t>& ksize,
+               const std::vector<int64_t>& strides, const std::string& padding,
+               const std::string& data_format = "NHWC");
+Output AvgPoolGrad(const Scope& s, Output orig_input_shape, Output grad,
+                   const std::vector<int64_t>& ksize, const std::vector<int64_t>& strides,
+                   const std::string& padding, const std::string& data_format = "NHWC");
+// Training: y is x made mean 0 and variance 1 a channel, times scale, plus offset; `mean` and
+// `variance` (empty, or running averages if exponential_avg_factor isn't 1) give batch_mean and
+// batch_variance. Inference: with the mean and variance that are given.
+struct FusedBatchNormOutputs {
+  Output y, batch_mean, batch_variance;
+};
+FusedBatchNormOutputs FusedBatchNormV3(const Scope& s, Output x, Output scale, Output offset,
+                                       Output mean, Output variance, bool is_training = true,
+                                       float epsilon = 0.0001f, float exponential_avg_factor = 1,
+                                       const std::string& data_format = "NHWC");
+// y = x / (bias + alpha * the sum of squares of 2 * depth_radius + 1 channels) ^ beta
+Output LRN(const Scope& s, Output x, int64_t depth_radius = 5, float bias = 1, float alpha = 1,
+           float beta = 0.5f);
 
 // ---- Random: seeds 0, 0 mean a seed of the machine's ----
 Output RandomUniform(const Scope& s, Output shape, DType dtype, int64_t seed = 0,

@@ -24,7 +24,8 @@ def gradient_case(f, name, op_type, inputs, tol=16, **attrs):
             ys, dys = [], []
             for i, (t, a) in enumerate(zip(op.outputs, outs)):
                 # The second output of a cross entropy is there for its gradient only.
-                if t.dtype.is_floating and not (i and "CrossEntropy" in op_type):
+                if t.dtype.is_floating and not (i and
+                                                ("CrossEntropy" in op_type or "Norm" in op_type)):
                     dy = rand(a.shape, dtype_name(a), 0.5, 2, seed=20 + i)
                     ys.append(t)
                     dys.append(tf.constant(dy))
@@ -220,12 +221,71 @@ def shaping(f):
          arr(1, "float")])
 
 
+def images(f):
+    """Convolutions and poolings, of which TensorFlow has gradients for NHWC without dilation."""
+    windows = [([2, 5, 6, 3], [3, 2, 3, 4], [1, 1, 1, 1], "SAME"),
+               ([1, 7, 5, 2], [3, 3, 2, 3], [1, 2, 2, 1], "VALID")]
+    for i, (xs, ws, strides, padding) in enumerate(windows):
+        attrs = {"strides": strides, "padding": padding}
+        x, w = fl(xs), fl(ws, 2)
+        gradient_case(f, "Conv2D_%d" % i, "Conv2D", [x, w], **attrs)
+        y = [xs[0]] + ([5, 6] if i == 0 else [3, 2]) + [ws[3]]
+        gradient_case(f, "Conv2DBackpropInput_%d" % i, "Conv2DBackpropInput",
+                      [arr(xs, "int32"), w, fl(y, 3)], **attrs)
+        gradient_case(f, "Conv2DBackpropFilter_%d" % i, "Conv2DBackpropFilter",
+                      [x, arr(ws, "int32"), fl(y, 3)], **attrs)
+    gradient_case(f,
+                  "Conv2D_explicit",
+                  "Conv2D", [fl([1, 4, 5, 2]), fl([2, 3, 2, 2], 2)],
+                  strides=[1, 2, 1, 1],
+                  padding="EXPLICIT",
+                  explicit_paddings=[0, 0, 1, 0, 2, 1, 0, 0])
+    x = fl([2, 5, 6, 3])
+    for i, padding in enumerate(["SAME", "VALID"]):
+        attrs = {"ksize": [1, 3, 2, 1], "strides": [1, 2, 2, 1], "padding": padding}
+        y = f.run_op("MaxPool", [x], attrs)[1][0]
+        gradient_case(f, "MaxPool_%d" % i, "MaxPool", [x], **attrs)
+        gradient_case(f, "AvgPool_%d" % i, "AvgPool", [x], **attrs)
+        gradient_case(f, "MaxPoolGrad_%d" % i, "MaxPoolGrad", [x, y, fl(y.shape, 3)], **attrs)
+        gradient_case(f, "MaxPoolGradGrad_%d" % i, "MaxPoolGradGrad",
+                      [x, y, fl([2, 5, 6, 3], 3)], **attrs)
+        gradient_case(f, "AvgPoolGrad_%d" % i, "AvgPoolGrad",
+                      [arr([2, 5, 6, 3], "int32"), fl(y.shape, 3)], **attrs)
+        gradient_case(f, "MaxPoolV2_%d" % i, "MaxPoolV2",
+                      [x, arr([1, 3, 2, 1], "int32"),
+                       arr([1, 2, 2, 1], "int32")],
+                      padding=padding)
+
+
+def normalizations(f):
+    scale, offset = fl([3], 2, 0.5, 2), fl([3], 3)
+    mean, variance = fl([3], 4, -1, 1), fl([3], 5, 0.5, 2)
+    none = np.zeros([0], np.float32)
+    x = fl([2, 3, 2, 3])
+    for op in ["FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"]:
+        for fmt in ["NHWC", "NCHW"]:
+            image = x if fmt == "NHWC" else np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+            for training in [True, False]:
+                averages = [none, none] if training else [mean, variance]
+                gradient_case(f,
+                              "%s_%s_%d" % (op, fmt, training),
+                              op, [image, scale, offset] + averages,
+                              tol=64,
+                              data_format=fmt,
+                              is_training=training)
+    gradient_case(f, "LRN_0", "LRN", [fl([1, 2, 3, 9])], tol=32, depth_radius=2, beta=0.75)
+    for op, alpha in [("LeakyRelu", 0.3)]:
+        gradient_case(f, op + "_alpha", op, [fl([2, 5])], alpha=alpha)
+
+
 def main():
     f = CaseFile("op_cases/gradients.pb")
     elementwise(f)
     reductions(f)
     matrices(f)
     shaping(f)
+    images(f)
+    normalizations(f)
     f.write()
 
 

@@ -15,22 +15,24 @@ from tensorflow.python.framework import kernels
 
 OPS = """
 Abs Add AddN AddV2 All Any ApplyAdadelta ApplyAdagrad ApplyAdam ApplyCenteredRMSProp ApplyFtrl
-ApplyGradientDescent ApplyMomentum ApplyRMSProp ArgMax ArgMin Assign AssignAdd AssignSub
-BatchMatMul BatchMatMulV2 BiasAdd BiasAddGrad BroadcastGradientArgs BroadcastTo Cast Ceil
-ClipByValue Concat ConcatOffset ConcatV2 Const Cos Div DivNoNan DynamicPartition DynamicStitch Elu
-EluGrad Enter Equal Erf Exit Exp ExpandDims Expm1 Fill Floor FloorDiv FloorMod Gather GatherNd
-GatherV2 Greater GreaterEqual Identity IdentityN Inv InvGrad InvertPermutation IsFinite IsInf IsNan
-IsVariableInitialized L2Loss LeakyRelu LeakyReluGrad Less LessEqual LinSpace Log Log1p LogSoftmax
-LogicalAnd LogicalNot LogicalOr LoopCond MatMul Max Maximum Mean Merge Min Minimum Mod Mul MulNoNan
-Neg NextIteration NoOp NotEqual OneHot OnesLike Pack Pad PadV2 Placeholder PlaceholderWithDefault
-Pow PreventGradient Prod RandomStandardNormal RandomUniform RandomUniformInt Range Rank RealDiv
-Reciprocal ReciprocalGrad RefEnter RefExit RefIdentity RefMerge RefNextIteration RefSwitch Relu
-Relu6 Relu6Grad ReluGrad Reshape RestoreV2 Rint Round Rsqrt RsqrtGrad SaveV2 Select SelectV2 Selu
-SeluGrad Shape ShapeN Sigmoid SigmoidGrad Sign Sin Size Slice Softmax SoftmaxCrossEntropyWithLogits
-Softplus SoftplusGrad Softsign SoftsignGrad SparseSoftmaxCrossEntropyWithLogits Split SplitV Sqrt
-SqrtGrad Square SquaredDifference Squeeze StopGradient StridedSlice StridedSliceAssign
-StridedSliceGrad Sub Sum Switch Tanh TanhGrad Tile Transpose TruncateDiv TruncatedNormal Unique
-Unpack UnsortedSegmentSum VariableV2 Where ZerosLike
+ApplyGradientDescent ApplyMomentum ApplyRMSProp ArgMax ArgMin Assign AssignAdd AssignSub AvgPool
+AvgPoolGrad BatchMatMul BatchMatMulV2 BiasAdd BiasAddGrad BroadcastGradientArgs BroadcastTo Cast
+Ceil ClipByValue Concat ConcatOffset ConcatV2 Const Conv2D Conv2DBackpropFilter Conv2DBackpropInput
+Cos Div DivNoNan DynamicPartition DynamicStitch Elu EluGrad Enter Equal Erf Exit Exp ExpandDims
+Expm1 Fill Floor FloorDiv FloorMod FusedBatchNorm FusedBatchNormGrad FusedBatchNormGradV2
+FusedBatchNormGradV3 FusedBatchNormV2 FusedBatchNormV3 Gather GatherNd GatherV2 Greater GreaterEqual
+Identity IdentityN Inv InvGrad InvertPermutation IsFinite IsInf IsNan IsVariableInitialized L2Loss
+LRN LRNGrad LeakyRelu LeakyReluGrad Less LessEqual LinSpace Log Log1p LogSoftmax LogicalAnd
+LogicalNot LogicalOr LoopCond MatMul Max MaxPool MaxPoolGrad MaxPoolGradGrad MaxPoolGradV2 MaxPoolV2
+Maximum Mean Merge Min Minimum Mod Mul MulNoNan Neg NextIteration NoOp NotEqual OneHot OnesLike Pack
+Pad PadV2 Placeholder PlaceholderWithDefault Pow PreventGradient Prod RandomStandardNormal
+RandomUniform RandomUniformInt Range Rank RealDiv Reciprocal ReciprocalGrad RefEnter RefExit
+RefIdentity RefMerge RefNextIteration RefSwitch Relu Relu6 Relu6Grad ReluGrad Reshape RestoreV2 Rint
+Round Rsqrt RsqrtGrad SaveV2 Select SelectV2 Selu SeluGrad Shape ShapeN Sigmoid SigmoidGrad Sign Sin
+Size Slice Softmax SoftmaxCrossEntropyWithLogits Softplus SoftplusGrad Softsign SoftsignGrad
+SparseSoftmaxCrossEntropyWithLogits Split SplitV Sqrt SqrtGrad Square SquaredDifference Squeeze
+StopGradient StridedSlice StridedSliceAssign StridedSliceGrad Sub Sum Switch Tanh TanhGrad Tile
+Transpose TruncateDiv TruncatedNormal Unique Unpack UnsortedSegmentSum VariableV2 Where ZerosLike
 """.split()
 
 
@@ -60,7 +62,10 @@ def main():
         for k in kernels.get_registered_kernels_for_op(op).kernel:
             if k.device_type not in ("CPU", "DEFAULT"):
                 continue
-            c = {a.name: [dtype(t) for t in a.allowed_values.list.type] for a in k.constraint}
+            c = {
+                a.name: [dtype(t) for t in a.allowed_values.list.type
+                        ] for a in k.constraint if a.allowed_values.list.type
+            }
             seen.append(c)
         assert seen, op
         if all(not c for c in seen):

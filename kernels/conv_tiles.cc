@@ -1,0 +1,36 @@
+// The tables of conv_tiles.h: one for registers of 32 bytes (which compilers make of smaller ones
+// where a processor has none), one for the 64 bytes of AVX-512, chosen when the program runs.
+#include "kernels/conv_tiles.h"
+
+#include <utility>
+
+#define FERRY_TILE_NAMESPACE tiles32
+#define FERRY_TILE_TARGET
+#define FERRY_TILE_BYTES 32
+#include "kernels/conv_tile_loops.h"
+
+#ifdef __x86_64__
+#define FERRY_TILE_NAMESPACE tiles64
+#define FERRY_TILE_TARGET __attribute__((target("avx512f")))
+#define FERRY_TILE_BYTES 64
+#include "kernels/conv_tile_loops.h"
+#endif
+
+namespace ferry {
+
+template <typename T>
+const ConvTiles<T>& BestConvTiles() {
+#ifdef __x86_64__
+  static const ConvTiles<T> best =
+      __builtin_cpu_supports("avx512f") ? tiles64::Tiles<T>() : tiles32::Tiles<T>();
+#else
+  static const ConvTiles<T> best = tiles32::Tiles<T>();
+#endif
+  return best;
+}
+
+template const ConvTiles<float>& BestConvTiles();
+template const ConvTiles<double>& BestConvTiles();
+template const ConvTiles<uint32_t>& BestConvTiles();
+
+}  // namespace ferry
