@@ -2,8 +2,8 @@
 //   y = (x - mean) / sqrt(variance + epsilon) * scale + offset
 // In training, mean and variance are the batch's. batch_mean and batch_variance go to the moving
 // averages: (1 - f) * old + f * new, with the factor f (where it is 1 nothing is needed of the old
-// ones), the mean and the variance times n / (n - 1). The first two reserve spaces hold the mean and
-// the variance for the gradient. In inference, mean and variance are given, and passed on.
+// ones), the mean and the variance times n / (n - 1). The first two reserve spaces hold the mean
+// and the variance for the gradient. In inference, mean and variance are given, and passed on.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -61,7 +61,8 @@ absl::Status SizesOf(const KernelContext& c, bool gradient, const std::string& f
     const TensorShape& shape = c.input(i).shape();
     const char* const name = (gradient ? kGradNames : kNames)[i - first];
     const bool average = !gradient && i >= 3;
-    if (shape.rank() != 1) return InvalidArgument(name, " must be 1-dimensional", shape.DebugString());
+    if (shape.rank() != 1)
+      return InvalidArgument(name, " must be 1-dimensional", shape.DebugString());
     if (shape.dim(0) == s->channels || (average && !averages)) continue;
     const char* const when = !average      ? ""
                              : is_training ? "When exponential_avg_factor != 1, "
@@ -208,36 +209,37 @@ class BatchNormKernel : public Kernel {
       }
       return absl::OkStatus();
     }
-    const int64_t space_size = 3 * channels + SumSpace(s);
+    const int64_t space_size = 4 * channels + SumSpace(s);
     FERRY_ASSIGN_OR_RETURN(void* space,
                            c->Scratch(static_cast<size_t>(space_size) * sizeof(double)));
     double* const sums = static_cast<double*>(space);
     double* const others = sums + channels;
     float* const mean = reinterpret_cast<float*>(others + channels);
     float* const factor = mean + channels;
+    float* const shift = factor + channels;
     if (attrs_.is_training) {
-      double* const rest = others + 2 * channels;
-      FERRY_RETURN_IF_ERROR(
-          SumChannels(c, s, sums, others, rest, [x](int64_t i, int64_t, float* a, float*) {
-            *a += static_cast<float>(x[i]);
-          }));
+      double* const rest = others + 3 * channels;
+      FERRY_RETURN_IF_ERROR(SumChannels(
+          c, s, sums, others, rest,
+          [x](int64_t i, int64_t, float* a, float*) { *a += static_cast<float>(x[i]); }));
       const double count = static_cast<double>(n);
       for (int64_t k = 0; k < channels; ++k) mean[k] = static_cast<float>(sums[k] / count);
-      FERRY_RETURN_IF_ERROR(
-          SumChannels(c, s, sums, others, rest, [x, mean](int64_t i, int64_t k, float* a, float* b) {
-            const float d = static_cast<float>(x[i]) - mean[k];
-            *a += d * d;
-            *b += d;
-          }));
+      FERRY_RETURN_IF_ERROR(SumChannels(c, s, sums, others, rest,
+                                        [x, mean](int64_t i, int64_t k, float* a, float* b) {
+                                          const float d = static_cast<float>(x[i]) - mean[k];
+                                          *a += d * d;
+                                          *b += d;
+                                        }));
       const double f = static_cast<double>(attrs_.factor);
       for (int64_t k = 0; k < channels; ++k) {
-        // What rounding the mean left out of it is taken out of the squares.
+        // What rounding the mean left out of it is taken out of the squares, and out of y.
         const double rest_mean = others[k] / count;
+        shift[k] = static_cast<float>(rest_mean);
         const double variance = std::max(0.0, sums[k] / count - rest_mean * rest_mean);
         const double unbiased = variance * count / std::max(1.0, count - 1);
         const double m = static_cast<double>(mean[k]);
-        out[0][k] = static_cast<float>(
-            f == 1 ? m : (1 - f) * static_cast<double>(old_mean[k]) + f * m);
+        out[0][k] =
+            static_cast<float>(f == 1 ? m : (1 - f) * static_cast<double>(old_mean[k]) + f * m);
         out[1][k] = static_cast<float>(
             f == 1 ? unbiased : (1 - f) * static_cast<double>(old_variance[k]) + f * unbiased);
         out[2][k] = mean[k];
@@ -245,6 +247,7 @@ class BatchNormKernel : public Kernel {
       }
     } else {
       std::copy_n(old_mean, channels, mean);
+      std::fill_n(shift, channels, 0.0f);
       std::copy_n(old_mean, channels, out[0]);
       std::copy_n(old_variance, channels, out[1]);
       std::fill_n(out[2], channels, 0.0f);
@@ -253,10 +256,11 @@ class BatchNormKernel : public Kernel {
     const float* const variance = attrs_.is_training ? out[3] : old_variance;
     for (int64_t k = 0; k < channels; ++k) {
       factor[k] = scale[k] / std::sqrt(variance[k] + attrs_.epsilon);
+      shift[k] = offset[k] - shift[k] * factor[k];
     }
     T* const y = y_out->data<T>();
     ForElements(c, s, [=](int64_t i, int64_t k) {
-      y[i] = static_cast<T>((static_cast<float>(x[i]) - mean[k]) * factor[k] + offset[k]);
+      y[i] = static_cast<T>((static_cast<float>(x[i]) - mean[k]) * factor[k] + shift[k]);
     });
     return absl::OkStatus();
   }
@@ -307,13 +311,12 @@ class BatchNormGradKernel : public Kernel {
     float* const factor = reinterpret_cast<float*>(others + channels);
     float* const slope = factor + channels;
     float* const shift = slope + channels;
-    FERRY_RETURN_IF_ERROR(SumChannels(
-        c, s, sums, others, others + 3 * channels,
-        [dy, x, mean](int64_t i, int64_t k, float* a, float* b) {
-          const float g = static_cast<float>(dy[i]);
-          *a += g;
-          *b += g * (static_cast<float>(x[i]) - mean[k]);
-        }));
+    FERRY_RETURN_IF_ERROR(SumChannels(c, s, sums, others, others + 3 * channels,
+                                      [dy, x, mean](int64_t i, int64_t k, float* a, float* b) {
+                                        const float g = static_cast<float>(dy[i]);
+                                        *a += g;
+                                        *b += g * (static_cast<float>(x[i]) - mean[k]);
+                                      }));
     for (int64_t k = 0; k < channels; ++k) {
       const double r = 1 / std::sqrt(static_cast<double>(variance[k] + attrs_.epsilon));
       doffset[k] = static_cast<float>(sums[k]);
@@ -327,8 +330,7 @@ class BatchNormGradKernel : public Kernel {
     if (attrs_.is_training) {
       ForElements(c, s, [=](int64_t i, int64_t k) {
         const float d = static_cast<float>(x[i]) - mean[k];
-        dx[i] = static_cast<T>(factor[k] *
-                               (static_cast<float>(dy[i]) - shift[k] - d * slope[k]));
+        dx[i] = static_cast<T>(factor[k] * (static_cast<float>(dy[i]) - shift[k] - d * slope[k]));
       });
     } else {
       ForElements(c, s, [=](int64_t i, int64_t k) {
@@ -393,14 +395,14 @@ absl::Status NormGradient(GradientContext* c, const char* op) {
   return absl::OkStatus();
 }
 
-#define FERRY_NORM_ATTRS(formats)                   \
-  Attr("epsilon: float = 0.0001")                   \
-      .Attr("exponential_avg_factor: float = 1.0")  \
-      .Attr("data_format: " formats " = 'NHWC'")    \
+#define FERRY_NORM_ATTRS(formats)                  \
+  Attr("epsilon: float = 0.0001")                  \
+      .Attr("exponential_avg_factor: float = 1.0") \
+      .Attr("data_format: " formats " = 'NHWC'")   \
       .Attr("is_training: bool = true")
-#define FERRY_NORM_GRAD_ATTRS(formats)              \
-  Attr("epsilon: float = 0.0001")                   \
-      .Attr("data_format: " formats " = 'NHWC'")    \
+#define FERRY_NORM_GRAD_ATTRS(formats)           \
+  Attr("epsilon: float = 0.0001")                \
+      .Attr("data_format: " formats " = 'NHWC'") \
       .Attr("is_training: bool = true")
 #define FERRY_TWO "{'NHWC', 'NCHW'}"
 #define FERRY_FOUR "{'NHWC', 'NCHW', 'NDHWC', 'NCDHW'}"

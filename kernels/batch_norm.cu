@@ -9,6 +9,7 @@
 
 #include "kernels/gpu.cuh"
 #include "kernels/gpu_checks.h"
+#include "kernels/gpu_window.cuh"
 
 namespace ferry {
 namespace gpu {
@@ -73,8 +74,8 @@ __global__ void __launch_bounds__(kThreads)
 // A block has one channel, whose elements lie in runs of `inner`.
 template <typename T, Terms kTerms>
 __global__ void __launch_bounds__(kThreads)
-    SumPlanes(const T* x, const T* dy, const float* mean, float* sums, int64_t n,
-              int64_t channels, int64_t inner, int64_t chunk) {
+    SumPlanes(const T* x, const T* dy, const float* mean, float* sums, int64_t n, int64_t channels,
+              int64_t inner, int64_t chunk) {
   __shared__ float partial[2][kThreads];
   const int64_t channel = blockIdx.x;
   const int64_t begin = blockIdx.y * chunk;
@@ -82,7 +83,7 @@ __global__ void __launch_bounds__(kThreads)
   const float m = kTerms == Terms::kValues ? 0.0f : mean[channel];
   float a = 0, b = 0;
   for (int64_t i = begin + threadIdx.x; i < end; i += kThreads) {
-    const int64_t run = i / inner;
+    const int64_t run = Divide(i, inner);
     AddTerms<T, kTerms>(x, dy, m, (run * channels + channel) * inner + (i - run * inner), &a, &b);
   }
   partial[0][threadIdx.x] = a;
@@ -118,18 +119,19 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Outputs 1 to 4 of the forward op, and the factor that x - mean is multiplied with.
+// Outputs 1 to 4 of the forward op, and y = (x - mean) * factor + shift.
 struct Statistics {
-  float *batch_mean, *batch_variance, *mean, *variance, *factor;
+  float *batch_mean, *batch_variance, *mean, *variance, *factor, *shift;
 };
 
 __global__ void __launch_bounds__(kThreads)
     FinishVariance(const float* sums, int64_t chunks, int64_t channels, double count,
-                   const float* mean, const float* scale, const float* old_mean,
-                   const float* old_variance, double f, float epsilon, Statistics out) {
+                   const float* mean, const float* scale, const float* offset,
+                   const float* old_mean, const float* old_variance, double f, float epsilon,
+                   Statistics out) {
   for (int64_t k = First(); k < channels; k += Step()) {
     const Totals t(sums, chunks, channels, k);
-    // What rounding the mean left out of it is taken out of the squares.
+    // What rounding the mean left out of it is taken out of the squares, and out of y.
     const double rest = t.b / count;
     double variance = t.a / count - rest * rest;
     if (variance < 0) variance = 0;
@@ -141,25 +143,26 @@ __global__ void __launch_bounds__(kThreads)
     out.mean[k] = mean[k];
     out.variance[k] = static_cast<float>(variance);
     out.factor[k] = scale[k] / sqrtf(static_cast<float>(variance) + epsilon);
+    out.shift[k] = offset[k] - static_cast<float>(rest) * out.factor[k];
   }
 }
 
 // In inference.
 __global__ void __launch_bounds__(kThreads)
-    PassStatistics(const float* scale, const float* mean, const float* variance, int64_t channels,
-                   float epsilon, Statistics out) {
+    PassStatistics(const float* scale, const float* offset, const float* mean,
+                   const float* variance, int64_t channels, float epsilon, Statistics out) {
   for (int64_t k = First(); k < channels; k += Step()) {
     out.batch_mean[k] = mean[k];
     out.batch_variance[k] = variance[k];
     out.mean[k] = 0;
     out.variance[k] = 0;
     out.factor[k] = scale[k] / sqrtf(variance[k] + epsilon);
+    out.shift[k] = offset[k];
   }
 }
 
 // Without any element: no mean.
-__global__ void __launch_bounds__(kThreads)
-    NoStatistics(int64_t channels, Statistics out) {
+__global__ void __launch_bounds__(kThreads) NoStatistics(int64_t channels, Statistics out) {
   for (int64_t k = First(); k < channels; k += Step()) {
     out.batch_mean[k] = out.batch_variance[k] = nanf("");
     out.mean[k] = out.variance[k] = 0;
@@ -168,11 +171,11 @@ __global__ void __launch_bounds__(kThreads)
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    Normalize(const T* x, const float* mean, const float* factor, const float* offset, T* y,
+    Normalize(const T* x, const float* mean, const float* factor, const float* shift, T* y,
               int64_t n, int64_t channels, int64_t inner) {
   for (int64_t i = First(); i < n; i += Step()) {
-    const int64_t k = i / inner % channels;
-    y[i] = Narrow<T>((Widen(x[i]) - mean[k]) * factor[k] + offset[k]);
+    const int64_t plane = Divide(i, inner), k = plane - Divide(plane, channels) * channels;
+    y[i] = Narrow<T>((Widen(x[i]) - mean[k]) * factor[k] + shift[k]);
   }
 }
 
@@ -201,7 +204,7 @@ __global__ void __launch_bounds__(kThreads)
     NormalizeBack(const T* dy, const T* x, const float* mean, ChannelGradients g, T* dx, int64_t n,
                   int64_t channels, int64_t inner) {
   for (int64_t i = First(); i < n; i += Step()) {
-    const int64_t k = i / inner % channels;
+    const int64_t plane = Divide(i, inner), k = plane - Divide(plane, channels) * channels;
     const float d = Widen(x[i]) - mean[k];
     dx[i] = Narrow<T>(g.factor[k] * (Widen(dy[i]) - g.shift[k] - d * g.slope[k]));
   }
@@ -224,8 +227,8 @@ bool SumChannels(Call* c, const NormSizes& s, const T* x, const T* dy, const flo
   const int64_t wide = columns ? (s.channels + kColumns - 1) / kColumns : s.channels;
   const dim3 blocks(static_cast<unsigned>(wide), static_cast<unsigned>(chunks.count));
   if (columns) {
-    SumColumns<T, kTerms><<<blocks, kThreads, 0, Stream(c)>>>(x, dy, mean, sums, chunks.n,
-                                                              s.channels, chunks.size);
+    SumColumns<T, kTerms>
+        <<<blocks, kThreads, 0, Stream(c)>>>(x, dy, mean, sums, chunks.n, s.channels, chunks.size);
   } else {
     SumPlanes<T, kTerms><<<blocks, kThreads, 0, Stream(c)>>>(x, dy, mean, sums, chunks.n,
                                                              s.channels, s.inner, chunks.size);
@@ -266,17 +269,19 @@ class BatchNorm : public NormKernel {
     const Chunks chunks(s);
     const unsigned channel_blocks = Blocks(c, s.channels);
     float* const mean = static_cast<float*>(
-        c->Scratch((2 + 2 * chunks.count) * s.channels * static_cast<int64_t>(sizeof(float))));
+        c->Scratch((3 + 2 * chunks.count) * s.channels * static_cast<int64_t>(sizeof(float))));
     if (!mean) return false;
     float* const factor = mean + s.channels;
-    float* const sums = factor + s.channels;
-    const Statistics statistics = {out[0], out[1], out[2], out[3], factor};
+    float* const shift = factor + s.channels;
+    float* const sums = shift + s.channels;
+    const Statistics statistics = {out[0], out[1], out[2], out[3], factor, shift};
     if (chunks.n == 0) {
       NoStatistics<<<channel_blocks, kThreads, 0, Stream(c)>>>(s.channels, statistics);
       return c->Launched("NoStatistics");
     }
     const T* const x = c->input(0).as<T>();
     const float* const scale = c->input(1).as<float>();
+    const float* const offset = c->input(2).as<float>();
     const float* const old_mean = c->input(3).as<float>();
     const float* const old_variance = c->input(4).as<float>();
     const double count = static_cast<double>(chunks.n);
@@ -287,18 +292,17 @@ class BatchNorm : public NormKernel {
       if (!c->Launched("FinishMean")) return false;
       if (!SumChannels<Terms::kSquares, T>(c, s, x, nullptr, mean, sums)) return false;
       FinishVariance<<<channel_blocks, kThreads, 0, Stream(c)>>>(
-          sums, chunks.count, s.channels, count, mean, scale, old_mean, old_variance,
+          sums, chunks.count, s.channels, count, mean, scale, offset, old_mean, old_variance,
           static_cast<double>(factor_), epsilon_, statistics);
       if (!c->Launched("FinishVariance")) return false;
     } else {
-      PassStatistics<<<channel_blocks, kThreads, 0, Stream(c)>>>(scale, old_mean, old_variance,
-                                                                 s.channels, epsilon_, statistics);
+      PassStatistics<<<channel_blocks, kThreads, 0, Stream(c)>>>(
+          scale, offset, old_mean, old_variance, s.channels, epsilon_, statistics);
       if (!c->Launched("PassStatistics")) return false;
     }
     const int64_t n = chunks.n * s.channels;
-    Normalize<T><<<Blocks(c, n), kThreads, 0, Stream(c)>>>(x, is_training_ ? mean : old_mean,
-                                                           factor, c->input(2).as<float>(), y, n,
-                                                           s.channels, s.inner);
+    Normalize<T><<<Blocks(c, n), kThreads, 0, Stream(c)>>>(
+        x, is_training_ ? mean : old_mean, factor, shift, y, n, s.channels, s.inner);
     return c->Launched("Normalize");
   }
 };
@@ -333,8 +337,8 @@ class BatchNormGrad : public NormKernel {
         c->input(4).as<float>(), epsilon_, is_training_, g);
     if (!c->Launched("FinishGradient")) return false;
     const int64_t n = chunks.n * s.channels;
-    NormalizeBack<T><<<Blocks(c, n), kThreads, 0, Stream(c)>>>(dy, x, mean, g, dx, n, s.channels,
-                                                               s.inner);
+    NormalizeBack<T>
+        <<<Blocks(c, n), kThreads, 0, Stream(c)>>>(dy, x, mean, g, dx, n, s.channels, s.inner);
     return c->Launched("NormalizeBack");
   }
 };

@@ -1,5 +1,5 @@
-// Conv2D, Conv2DBackpropInput and Conv2DBackpropFilter. Definitions of the operands are in window.h;
-// the loops are in conv_loops.h.
+// Conv2D, Conv2DBackpropInput and Conv2DBackpropFilter. Definitions of the operands are in
+// window.h; the loops are in conv_loops.h.
 #include <string>
 #include <utility>
 
@@ -36,8 +36,8 @@ absl::StatusOr<int64_t> Groups(int64_t in_depth, int64_t filter_depth, int64_t o
   }
   const int64_t groups = in_depth / filter_depth;
   if (out_depth >= 0 && out_depth % groups != 0) {
-    return InvalidArgument("output depth must be evenly divisible by number of groups: ",
-                           out_depth, " vs ", groups);
+    return InvalidArgument("output depth must be evenly divisible by number of groups: ", out_depth,
+                           " vs ", groups);
   }
   return groups;
 }
@@ -55,10 +55,9 @@ absl::StatusOr<PartialShape> OutputShape(const WindowAttrs& attrs, const Partial
   out.set_dim(d.c, of(filter, 3));
   for (int i = 0; i < 2; ++i) {
     const int dim = i == 0 ? d.y : d.x;
-    FERRY_ASSIGN_OR_RETURN(
-        int64_t size, CountWindows(attrs, dim, of(input, dim), of(filter, i),
-                                   attrs.strides[static_cast<size_t>(dim)],
-                                   attrs.dilations[static_cast<size_t>(dim)]));
+    FERRY_ASSIGN_OR_RETURN(int64_t size, CountWindows(attrs, dim, of(input, dim), of(filter, i),
+                                                      attrs.strides[static_cast<size_t>(dim)],
+                                                      attrs.dilations[static_cast<size_t>(dim)]));
     out.set_dim(dim, size);
   }
   return out;
@@ -91,9 +90,7 @@ absl::Status GradientShape(InferenceContext* c, ConvOp op, int sizes) {
   c->set_output(0, std::move(out));
   return absl::OkStatus();
 }
-absl::Status BackpropInputShape(InferenceContext* c) {
-  return GradientShape(c, ConvOp::kInput, 0);
-}
+absl::Status BackpropInputShape(InferenceContext* c) { return GradientShape(c, ConvOp::kInput, 0); }
 absl::Status BackpropFilterShape(InferenceContext* c) {
   return GradientShape(c, ConvOp::kFilter, 1);
 }
@@ -104,8 +101,7 @@ absl::Status NotFourDimensional(ConvOp op, const char* what, const TensorShape& 
   if (op == ConvOp::kForward) {
     return InvalidArgument("convolution ", what, " must be 4-dimensional: ", shape.DebugString());
   }
-  return InvalidArgument(Name(op), ": ", what, " must be 4-dimensional, got ",
-                         shape.DebugString());
+  return InvalidArgument(Name(op), ": ", what, " must be 4-dimensional, got ", shape.DebugString());
 }
 
 // Input 0 of Conv2DBackpropInput: x's shape, or its rows and columns alone.
@@ -168,21 +164,22 @@ absl::StatusOr<ConvSizes> SizesOf(const KernelContext& c, ConvOp op, const Windo
   if (op == ConvOp::kForward) return s;
   const TensorShape& dy = c.input(2).shape();
   if (dy.dim(d.n) != s.batch) {
-    return InvalidArgument(Name(op),
-                           ": input and out_backprop must have the same batch size. Input batch: ",
-                           s.batch, ", outbackprop batch: ", dy.dim(d.n));
+    return InvalidArgument(
+        Name(op), ": input and out_backprop must have the same batch size. Input batch: ", s.batch,
+        ", outbackprop batch: ", dy.dim(d.n));
   }
   if (dy.dim(d.c) != s.out_depth) {
-    return InvalidArgument(Name(op), ": filter and out_backprop must have the same out_depth: ",
-                           s.out_depth, " vs ", dy.dim(d.c));
+    return InvalidArgument(Name(op),
+                           ": filter and out_backprop must have the same out_depth: ", s.out_depth,
+                           " vs ", dy.dim(d.c));
   }
   for (int dim : {d.y, d.x}) {
     const WindowAxis& a = dim == d.y ? s.y : s.x;
     if (dy.dim(dim) == a.out) continue;
-    return InvalidArgument(Name(op), ": Size of out_backprop doesn't match computed: actual = ",
-                           dy.dim(dim), ", computed = ", a.out, " spatial_dim: ", dim,
-                           " input: ", a.in, " filter: ", a.window, " stride: ", a.stride,
-                           " dilation: ", a.dilation);
+    return InvalidArgument(Name(op),
+                           ": Size of out_backprop doesn't match computed: actual = ", dy.dim(dim),
+                           ", computed = ", a.out, " spatial_dim: ", dim, " input: ", a.in,
+                           " filter: ", a.window, " stride: ", a.stride, " dilation: ", a.dilation);
   }
   return s;
 }
@@ -281,12 +278,12 @@ absl::Status BackpropFilterGradient(GradientContext* c) {
   return s.status();
 }
 
-#define FERRY_CONV_ATTRS                                                        \
-  Attr("strides: list(int)")                                                    \
-      .Attr("use_cudnn_on_gpu: bool = true")                                    \
-      .Attr("padding: {'SAME', 'VALID', 'EXPLICIT'}")                           \
-      .Attr("explicit_paddings: list(int) = []")                                \
-      .Attr("data_format: {'NHWC', 'NCHW'} = 'NHWC'")                           \
+#define FERRY_CONV_ATTRS                              \
+  Attr("strides: list(int)")                          \
+      .Attr("use_cudnn_on_gpu: bool = true")          \
+      .Attr("padding: {'SAME', 'VALID', 'EXPLICIT'}") \
+      .Attr("explicit_paddings: list(int) = []")      \
+      .Attr("data_format: {'NHWC', 'NCHW'} = 'NHWC'") \
       .Attr("dilations: list(int) = [1, 1, 1, 1]")
 
 FERRY_OP("Conv2D")

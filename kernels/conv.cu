@@ -1,6 +1,7 @@
-// Conv2D, Conv2DBackpropInput and Conv2DBackpropFilter on a GPU: windows are written out side by side
-// as the rows of a matrix, a bounded number of them at a time, and cuBLAS multiplies that with the
-// filter. Sums are float for half, bfloat16 and float elements (TF32 isn't used), double for double.
+// Conv2D, Conv2DBackpropInput and Conv2DBackpropFilter on a GPU: windows are written out side by
+// side as the rows of a matrix, a bounded number of them at a time, and cuBLAS multiplies that with
+// the filter. Sums are float for half, bfloat16 and float elements (TF32 isn't used), double for
+// double.
 #include <cublas_v2.h>
 
 #include <algorithm>
@@ -10,7 +11,7 @@
 
 #include "kernels/gpu.cuh"
 #include "kernels/gpu_checks.h"
-#include "kernels/window.h"
+#include "kernels/gpu_window.cuh"
 
 namespace ferry {
 namespace gpu {
@@ -47,11 +48,11 @@ template <typename T>
 __global__ void __launch_bounds__(kThreads) GatherWindows(const T* x, T* out, Windows w) {
   const int64_t depth = w.y.window * w.x.window * w.channels;
   for (int64_t i = First(); i < w.rows * depth; i += Step()) {
-    const int64_t row = i / depth, at = i - row * depth;
-    const int64_t tap = at / w.channels, channel = at - tap * w.channels;
-    const int64_t window = w.first + row, line = window / w.x.out;
-    const int64_t n = line / w.y.out;
-    const int64_t ky = tap / w.x.window;
+    const int64_t row = Divide(i, depth), at = i - row * depth;
+    const int64_t tap = Divide(at, w.channels), channel = at - tap * w.channels;
+    const int64_t window = w.first + row, line = Divide(window, w.x.out);
+    const int64_t n = Divide(line, w.y.out);
+    const int64_t ky = Divide(tap, w.x.window);
     const int64_t iy = (line - n * w.y.out) * w.y.stride + ky * w.y.dilation - w.y.before;
     const int64_t ix = (window - line * w.x.out) * w.x.stride +
                        (tap - ky * w.x.window) * w.x.dilation - w.x.before;
@@ -69,17 +70,21 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t depth = w.y.window * w.x.window * w.channels;
   const int64_t pixels = w.y.in * w.x.in;
   for (int64_t i = First(); i < images * pixels * w.channels; i += Step()) {
-    const int64_t pixel = i / w.channels, channel = i - pixel * w.channels;
-    const int64_t n = pixel / pixels, in_image = pixel - n * pixels;
-    const int64_t iy = in_image / w.x.in, ix = in_image - iy * w.x.in;
+    const int64_t pixel = Divide(i, w.channels), channel = i - pixel * w.channels;
+    const int64_t n = Divide(pixel, pixels), in_image = pixel - n * pixels;
+    const int64_t iy = Divide(in_image, w.x.in), ix = in_image - iy * w.x.in;
     From sum = 0;
     for (int64_t ky = 0; ky < w.y.window; ++ky) {
       const int64_t at_y = iy + w.y.before - ky * w.y.dilation;
-      if (at_y < 0 || at_y % w.y.stride != 0 || at_y / w.y.stride >= w.y.out) continue;
+      if (at_y < 0) break;
+      const int64_t oy = Divide(at_y, w.y.stride);
+      if (oy * w.y.stride != at_y || oy >= w.y.out) continue;
       for (int64_t kx = 0; kx < w.x.window; ++kx) {
         const int64_t at_x = ix + w.x.before - kx * w.x.dilation;
-        if (at_x < 0 || at_x % w.x.stride != 0 || at_x / w.x.stride >= w.x.out) continue;
-        const int64_t row = (n * w.y.out + at_y / w.y.stride) * w.x.out + at_x / w.x.stride;
+        if (at_x < 0) break;
+        const int64_t ox = Divide(at_x, w.x.stride);
+        if (ox * w.x.stride != at_x || ox >= w.x.out) continue;
+        const int64_t row = (n * w.y.out + oy) * w.x.out + ox;
         sum += windows[row * depth + (ky * w.x.window + kx) * w.channels + channel];
       }
     }
@@ -216,11 +221,10 @@ class Conv : public Kernel {
         }
         const Matrix f = {filter + g * out_group, kBlasType<T>, s.out_depth};
         T* const to = Side(y, s, first, g);
-        const bool ok =
-            s.channels_first
-                ? Product(c, blas, out_group, rows, depth, Transpose(f), Transpose(windows), to,
-                          kBlasType<T>, ld, false)
-                : Product(c, blas, rows, out_group, depth, windows, f, to, kBlasType<T>, ld, false);
+        const bool ok = s.channels_first ? Product(c, blas, out_group, rows, depth, Transpose(f),
+                                                   Transpose(windows), to, kBlasType<T>, ld, false)
+                                         : Product(c, blas, rows, out_group, depth, windows, f, to,
+                                                   kBlasType<T>, ld, false);
         if (!ok) return false;
       }
       return true;
@@ -234,10 +238,9 @@ class Conv : public Kernel {
     constexpr cudaDataType kWide = kBlasType<W>;
     const int64_t in_image = s.y.out * s.x.out;
     const int64_t images = std::min(
-        s.batch, std::max<int64_t>(
-                     1, Chunk(depth * static_cast<int64_t>(sizeof(W))) / in_image));
-    W* const space = static_cast<W*>(
-        c->Scratch(images * in_image * depth * static_cast<int64_t>(sizeof(W))));
+        s.batch, std::max<int64_t>(1, Chunk(depth * static_cast<int64_t>(sizeof(W))) / in_image));
+    W* const space =
+        static_cast<W*>(c->Scratch(images * in_image * depth * static_cast<int64_t>(sizeof(W))));
     if (!space) return false;
     const int64_t out_group = s.out_depth / s.groups, ld = SideStep(s);
     for (int64_t n = 0; n < s.batch; n += images) {
@@ -271,8 +274,8 @@ class Conv : public Kernel {
     const int64_t windows = s.batch * s.y.out * s.x.out;
     const int64_t most = direct ? windows : Chunk(depth * static_cast<int64_t>(sizeof(T)));
     // 256-byte aligned, as what cuBLAS reads should be.
-    const int64_t rounded = kRound ? (elements * static_cast<int64_t>(sizeof(W)) + 255) / 256 * 256
-                                   : 0;
+    const int64_t rounded =
+        kRound ? (elements * static_cast<int64_t>(sizeof(W)) + 255) / 256 * 256 : 0;
     const int64_t bytes =
         direct ? 0 : std::min(most, windows) * depth * static_cast<int64_t>(sizeof(T));
     char* space = nullptr;
@@ -315,19 +318,18 @@ class Conv : public Kernel {
 
   // out = a b, m x k and k x n, or that added to `out`. cuBLAS stores matrices by columns, so to it
   // this is the product of b and a.
-  bool Product(Call* c, cublasHandle_t blas, int64_t m, int64_t n, int64_t k, const Matrix& a, const Matrix& b,
-               void* out, cudaDataType out_type, int64_t out_ld, bool add) const {
+  bool Product(Call* c, cublasHandle_t blas, int64_t m, int64_t n, int64_t k, const Matrix& a,
+               const Matrix& b, void* out, cudaDataType out_type, int64_t out_ld, bool add) const {
     using Scale = std::conditional_t<std::is_same_v<T, double>, double, float>;
     constexpr cublasComputeType_t kCompute =
         std::is_same_v<T, double> ? CUBLAS_COMPUTE_64F : CUBLAS_COMPUTE_32F;
     const Scale one = 1, beta = add ? 1 : 0;
     auto op = [](const Matrix& x) { return x.transposed ? CUBLAS_OP_T : CUBLAS_OP_N; };
-    return c->Blas(
-        cublasGemmEx(blas, op(b), op(a), static_cast<int>(n), static_cast<int>(m),
-                     static_cast<int>(k), &one, b.data, b.type, static_cast<int>(b.ld), a.data,
-                     a.type, static_cast<int>(a.ld), &beta, out, out_type,
-                     static_cast<int>(out_ld), kCompute, CUBLAS_GEMM_DEFAULT),
-        "cublasGemmEx");
+    return c->Blas(cublasGemmEx(blas, op(b), op(a), static_cast<int>(n), static_cast<int>(m),
+                                static_cast<int>(k), &one, b.data, b.type, static_cast<int>(b.ld),
+                                a.data, a.type, static_cast<int>(a.ld), &beta, out, out_type,
+                                static_cast<int>(out_ld), kCompute, CUBLAS_GEMM_DEFAULT),
+                   "cublasGemmEx");
   }
 
   WindowAttrs attrs_;

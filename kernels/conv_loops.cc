@@ -29,10 +29,10 @@ template <typename T>
 using Compute = std::conditional_t<sizeof(T) == 2, float,
                                    std::conditional_t<std::is_integral_v<T>, uint32_t, T>>;
 
-constexpr int64_t kStageBytes = 384 << 10;     // About what a band's stage may take.
-constexpr int64_t kFewPixels = 64;             // A band that isn't worth splitting.
-constexpr int64_t kSpreadPixels = 256;         // A band's, for the filter's gradient.
-constexpr int64_t kPartialBytes = 64 << 20;    // Of all partial gradients of a filter.
+constexpr int64_t kStageBytes = 384 << 10;   // About what a band's stage may take.
+constexpr int64_t kFewPixels = 64;           // A band that isn't worth splitting.
+constexpr int64_t kSpreadPixels = 256;       // A band's, for the filter's gradient.
+constexpr int64_t kPartialBytes = 64 << 20;  // Of all partial gradients of a filter.
 constexpr double kFlopsWorthSplitting = 2e6;
 
 int64_t DivideUp(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -295,8 +295,7 @@ void StoreRows(const C* from, int64_t begin, int64_t end, int64_t rows, int64_t 
     if constexpr (std::is_same_v<T, C> || std::is_integral_v<T>) {
       std::copy_n(from, pixels * depth, to);
     } else {
-      MutableArray<T>(to, pixels * depth) =
-          ConstArray<C>(from, pixels * depth).template cast<T>();
+      MutableArray<T>(to, pixels * depth) = ConstArray<C>(from, pixels * depth).template cast<T>();
     }
     return;
   }
@@ -357,8 +356,7 @@ absl::Status Gather(KernelContext* c, const ConvSizes& s, const Axis& y, const A
   }
 
   const bool store = sizeof(T) != sizeof(C) || in.channels_first;
-  const int64_t band =
-      BandRows(c, stager, y, s.batch, x.out, static_cast<int64_t>(sizeof(C)));
+  const int64_t band = BandRows(c, stager, y, s.batch, x.out, static_cast<int64_t>(sizeof(C)));
   const int64_t bands = DivideUp(y.out, band), tasks = s.batch * bands;
   const int64_t workers = Workers(c, s, tasks);
   const int64_t stored = store ? Aligned<C>(band * x.out * out_depth) : 0;
@@ -382,8 +380,7 @@ absl::Status Gather(KernelContext* c, const ConvSizes& s, const Axis& y, const A
             C* to = packed + part.packed + u * depth * kPanel<C>;
             for (const Tap& ty : part.y->taps) {
               for (const Tap& tx : part.x->taps) {
-                const T* const tap = filter +
-                                     (ty.number * s.x.window + tx.number) * layout.tap +
+                const T* const tap = filter + (ty.number * s.x.window + tx.number) * layout.tap +
                                      g * layout.group + first * layout.out;
                 for (int64_t i = 0; i < in_group; ++i, to += kPanel<C>) {
                   const T* const from = tap + i * layout.in;
@@ -418,10 +415,10 @@ absl::Status Gather(KernelContext* c, const ConvSizes& s, const Axis& y, const A
       if (width <= 0 || height <= 0) continue;
       const int64_t in_tile = DivideUp(width, DivideUp(width, tiles.rows));
       const int64_t depth = part.taps * in_group;
-      const C* const a = stage.data +
-                         ((j0 * y.mul - stage.row0) * stage.width - stage.column0) * in.depth;
-      C* const to = rows + ((part.y->first + j0 * y.step - begin) * x.out + part.x->first) *
-                               out_depth;
+      const C* const a =
+          stage.data + ((j0 * y.mul - stage.row0) * stage.width - stage.column0) * in.depth;
+      C* const to =
+          rows + ((part.y->first + j0 * y.step - begin) * x.out + part.x->first) * out_depth;
       for (int64_t g = 0; g < s.groups; ++g) {
         for (int64_t p = 0; p < panels; p += tiles.panels) {
           const int64_t across = std::min<int64_t>(tiles.panels, panels - p);
@@ -469,8 +466,8 @@ absl::Status ConvolveBack(KernelContext* c, const ConvSizes& s, const T* filter,
 // ---- The filter's gradient ----
 //
 // Each worker sums over bands of its own, always the same ones, into a filter of its own, laid out
-// as [group][panel][tap, i][kPanel]; at the end these are added in order. Where filters are so large
-// that not every worker can have one, several share the panels of one.
+// as [group][panel][tap, i][kPanel]; at the end these are added in order. Where filters are so
+// large that not every worker can have one, several share the panels of one.
 template <typename T>
 absl::Status ConvolveFilter(KernelContext* c, const ConvSizes& s, const T* x, const T* dy,
                             T* dfilter) {
@@ -492,8 +489,8 @@ absl::Status ConvolveFilter(KernelContext* c, const ConvSizes& s, const T* x, co
   const int64_t bands = DivideUp(s.y.out, band), units = s.batch * bands;
   const int64_t threads = Workers(c, s, units * columns);
   const int64_t filters = std::min(
-      units, std::clamp<int64_t>(
-                 kPartialBytes / (filter_size * static_cast<int64_t>(sizeof(C))), 1, threads));
+      units, std::clamp<int64_t>(kPartialBytes / (filter_size * static_cast<int64_t>(sizeof(C))), 1,
+                                 threads));
   const int64_t shares = std::min(columns, threads / filters);
   const int64_t workers = filters * shares;
 
@@ -553,8 +550,7 @@ absl::Status ConvolveFilter(KernelContext* c, const ConvSizes& s, const T* x, co
             const int64_t p0 = col % across_groups * tiles.panels;
             for (int64_t p = p0; p < std::min<int64_t>(panels, p0 + tiles.panels); ++p) {
               const int64_t count = std::min(kPanel<C>, out_group - p * kPanel<C>);
-              C* to = dy_panels +
-                      ((g * panels + p) * pixels + (r - begin) * s.x.out) * kPanel<C>;
+              C* to = dy_panels + ((g * panels + p) * pixels + (r - begin) * s.x.out) * kPanel<C>;
               const C* v = from + g * out_group + p * kPanel<C>;
               for (int64_t i = 0; i < s.x.out; ++i, to += kPanel<C>, v += s.out_depth) {
                 if (count == kPanel<C>) {
@@ -581,9 +577,9 @@ absl::Status ConvolveFilter(KernelContext* c, const ConvSizes& s, const T* x, co
             const int64_t in_tile = DivideUp(run.length, DivideUp(run.length, tiles.rows));
             for (int64_t k = 0; k < run.length; k += in_tile) {
               const int64_t count = std::min(in_tile, run.length - k);
-              tiles.spread[across - 1][count - 1](
-                  a + run.offset + k + g * s.filter_depth, a_row, a_step, end - begin, s.x.out, b,
-                  pixels * kPanel<C>, to, depth * kPanel<C>);
+              tiles.spread[across - 1][count - 1](a + run.offset + k + g * s.filter_depth, a_row,
+                                                  a_step, end - begin, s.x.out, b,
+                                                  pixels * kPanel<C>, to, depth * kPanel<C>);
               to += count * kPanel<C>;
             }
           }
@@ -616,9 +612,9 @@ absl::Status ConvolveFilter(KernelContext* c, const ConvSizes& s, const T* x, co
   return absl::OkStatus();
 }
 
-#define FERRY_CONVOLVE(T)                                                                         \
-  template absl::Status Convolve(KernelContext*, const ConvSizes&, const T*, const T*, T*);       \
-  template absl::Status ConvolveBack(KernelContext*, const ConvSizes&, const T*, const T*, T*);   \
+#define FERRY_CONVOLVE(T)                                                                       \
+  template absl::Status Convolve(KernelContext*, const ConvSizes&, const T*, const T*, T*);     \
+  template absl::Status ConvolveBack(KernelContext*, const ConvSizes&, const T*, const T*, T*); \
   template absl::Status ConvolveFilter(KernelContext*, const ConvSizes&, const T*, const T*, T*);
 FERRY_CONVOLVE(half)
 FERRY_CONVOLVE(bfloat16)

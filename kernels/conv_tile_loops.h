@@ -1,4 +1,5 @@
-// The loops behind conv_tiles.h, which conv_tiles.cc includes once for each size of vector register:
+// The loops behind conv_tiles.h, which conv_tiles.cc includes once for each size of vector
+// register:
 //   FERRY_TILE_NAMESPACE  where they go
 //   FERRY_TILE_TARGET     the attribute of functions that may use such registers
 //   FERRY_TILE_BYTES      the size, 32 or 64
@@ -44,16 +45,13 @@ FERRY_TILE_TARGET void Gather(const T* a, ptrdiff_t step, const Run* runs, int64
       V row[kAcross];
       FERRY_UNROLL
       for (int v = 0; v < kAcross; ++v) {
-        row[v] = *reinterpret_cast<const M*>(b + (v / kVectors) * panel_step +
-                                             (v % kVectors) * kWidth);
+        row[v] =
+            *reinterpret_cast<const M*>(b + (v / kVectors) * panel_step + (v % kVectors) * kWidth);
       }
       FERRY_UNROLL
       for (int r = 0; r < kRows; ++r) {
         const T* const p = at[r / 4];
-        const T x = r % 4 == 0   ? p[0]
-                    : r % 4 == 1 ? p[step]
-                    : r % 4 == 2 ? p[step * 2]
-                                 : p[step3];
+        const T x = r % 4 == 0 ? p[0] : r % 4 == 1 ? p[step] : r % 4 == 2 ? p[step * 2] : p[step3];
         FERRY_UNROLL
         for (int v = 0; v < kAcross; ++v) sums[r][v] += x * row[v];
       }
@@ -102,8 +100,8 @@ FERRY_TILE_TARGET void Spread(const T* a, int64_t a_row, ptrdiff_t a_step, int64
       V row[kAcross];
       FERRY_UNROLL
       for (int v = 0; v < kAcross; ++v) {
-        row[v] = *reinterpret_cast<const M*>(b + (v / kVectors) * panel_step +
-                                             (v % kVectors) * kWidth);
+        row[v] =
+            *reinterpret_cast<const M*>(b + (v / kVectors) * panel_step + (v % kVectors) * kWidth);
       }
       FERRY_UNROLL
       for (int r = 0; r < kRows; ++r) {

@@ -1,6 +1,6 @@
-// LRN and LRNGrad, normalisation by neighbouring channels (the last dimension), after section 3.3 of
-// "ImageNet Classification with Deep Convolutional Neural Networks" (Krizhevsky et al., 2012). With
-// the sum over the channels j at most depth_radius away from k:
+// LRN and LRNGrad, normalisation by neighbouring channels (the last dimension), after section 3.3
+// of "ImageNet Classification with Deep Convolutional Neural Networks" (Krizhevsky et al., 2012).
+// With the sum over the channels j at most depth_radius away from k:
 //   norm_k = bias + alpha * sum of x_j^2;  y_k = x_k * norm_k^-beta
 //   dx_k = dy_k * norm_k^-beta - 2 alpha beta x_k * sum of dy_j y_j / norm_j
 // half and bfloat16 are computed as float.
@@ -94,14 +94,13 @@ class LrnKernelOf : public Kernel {
           }
           SumNeighbours(terms, depth, radius_, sums);
           for (int64_t k = 0; k < depth; ++k) {
-            result[k] = static_cast<T>(
-                static_cast<float>(dy[r * depth + k]) * std::pow(norms[k], -beta_) -
-                2 * alpha_ * beta_ * static_cast<float>(in[k]) * sums[k]);
+            result[k] =
+                static_cast<T>(static_cast<float>(dy[r * depth + k]) * std::pow(norms[k], -beta_) -
+                               2 * alpha_ * beta_ * static_cast<float>(in[k]) * sums[k]);
           }
         } else {
           for (int64_t k = 0; k < depth; ++k) {
-            result[k] =
-                static_cast<T>(static_cast<float>(in[k]) * std::pow(norms[k], -beta_));
+            result[k] = static_cast<T>(static_cast<float>(in[k]) * std::pow(norms[k], -beta_));
           }
         }
       }
@@ -128,11 +127,11 @@ absl::Status LrnShape(InferenceContext* c) {
   return absl::OkStatus();
 }
 
-#define FERRY_LRN_ATTRS                        \
-  Attr("depth_radius: int = 5")                \
-      .Attr("bias: float = 1.0")               \
-      .Attr("alpha: float = 1.0")              \
-      .Attr("beta: float = 0.5")               \
+#define FERRY_LRN_ATTRS           \
+  Attr("depth_radius: int = 5")   \
+      .Attr("bias: float = 1.0")  \
+      .Attr("alpha: float = 1.0") \
+      .Attr("beta: float = 0.5")  \
       .Attr("T: {half, bfloat16, float} = DT_FLOAT")
 
 FERRY_OP("LRN")

@@ -34,8 +34,7 @@ __device__ float Norm(const T* x, const LrnParameters& p, int64_t i) {
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
-    Respond(const T* x, T* y, LrnParameters p, int64_t n) {
+__global__ void __launch_bounds__(kThreads) Respond(const T* x, T* y, LrnParameters p, int64_t n) {
   for (int64_t i = First(); i < n; i += Step()) {
     y[i] = Narrow<T>(Widen(x[i]) * powf(Norm(x, p, i), -p.beta));
   }
@@ -74,8 +73,8 @@ class LrnOf : public Kernel {
       return setup->Fail(Error::kInvalidArgument, "attributes of LRN are missing");
     }
     if (p_.radius < 0 || p_.radius > std::numeric_limits<int>::max()) {
-      return setup->Fail(Error::kInvalidArgument, "depth_radius = " + std::to_string(p_.radius) +
-                                                      " larger than int max");
+      return setup->Fail(Error::kInvalidArgument,
+                         "depth_radius = " + std::to_string(p_.radius) + " larger than int max");
     }
     return true;
   }
@@ -98,11 +97,11 @@ class LrnOf : public Kernel {
       float* const norms =
           static_cast<float*>(c->Scratch(2 * n * static_cast<int64_t>(sizeof(float))));
       if (!norms) return false;
-      RespondTerms<T><<<blocks, kThreads, 0, Stream(c)>>>(in.as<T>(), x, c->input(2).as<T>(),
-                                                          norms, norms + n, p, n);
+      RespondTerms<T><<<blocks, kThreads, 0, Stream(c)>>>(in.as<T>(), x, c->input(2).as<T>(), norms,
+                                                          norms + n, p, n);
       if (!c->Launched("RespondTerms")) return false;
-      RespondBack<T><<<blocks, kThreads, 0, Stream(c)>>>(in.as<T>(), x, norms, norms + n, out, p,
-                                                         n);
+      RespondBack<T>
+          <<<blocks, kThreads, 0, Stream(c)>>>(in.as<T>(), x, norms, norms + n, out, p, n);
       return c->Launched("RespondBack");
     }
   }

@@ -86,8 +86,8 @@ std::pair<int64_t, int64_t> Cells(const WindowAxis& a, int64_t i) {
 template <typename T>
 using Wide = std::conditional_t<std::is_same_v<T, half> || std::is_same_v<T, bfloat16>, float, T>;
 
-constexpr int64_t kGrain = 1 << 15;     // Elements that are read.
-constexpr int64_t kChannels = 64;       // Worked on at a time.
+constexpr int64_t kGrain = 1 << 15;  // Elements that are read.
+constexpr int64_t kChannels = 64;    // Worked on at a time.
 
 // Calls fn(image, first channel, channels) for parts that share no element.
 template <typename Fn>
@@ -394,16 +394,14 @@ absl::Status AvgPoolGradGradient(GradientContext* c) {
   return c->scope().status();
 }
 
-#define FERRY_POOL_WINDOWS \
-  Attr("ksize: list(int) >= 4").Attr("strides: list(int) >= 4")
+#define FERRY_POOL_WINDOWS Attr("ksize: list(int) >= 4").Attr("strides: list(int) >= 4")
 #define FERRY_FORMAT Attr("data_format: {'NHWC', 'NCHW'} = 'NHWC'")
 #define FERRY_FORMAT_VECT Attr("data_format: {'NHWC', 'NCHW', 'NCHW_VECT_C'} = 'NHWC'")
 #define FERRY_PADDING Attr("padding: {'SAME', 'VALID'}")
-#define FERRY_PADDING_EXPLICIT                      \
-  Attr("padding: {'SAME', 'VALID', 'EXPLICIT'}")    \
-      .Attr("explicit_paddings: list(int) = []")
-#define FERRY_MAX_TYPES                                                                       \
-  "T: {half, bfloat16, float, double, int32, int64, uint8, int16, int8, uint16, qint8} = "    \
+#define FERRY_PADDING_EXPLICIT \
+  Attr("padding: {'SAME', 'VALID', 'EXPLICIT'}").Attr("explicit_paddings: list(int) = []")
+#define FERRY_MAX_TYPES                                                                    \
+  "T: {half, bfloat16, float, double, int32, int64, uint8, int16, int8, uint16, qint8} = " \
   "DT_FLOAT"
 
 FERRY_OP("MaxPool")

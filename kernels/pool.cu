@@ -5,7 +5,7 @@
 
 #include "kernels/gpu.cuh"
 #include "kernels/gpu_checks.h"
-#include "kernels/window.h"
+#include "kernels/gpu_window.cuh"
 
 namespace ferry {
 namespace gpu {
@@ -15,10 +15,10 @@ namespace {
 struct Place {
   int64_t n, y, x, k;
   __device__ Place(int64_t i, int64_t rows, int64_t columns, int64_t depth) {
-    const int64_t pixel = i / depth, line = pixel / columns;
+    const int64_t pixel = Divide(i, depth), line = Divide(pixel, columns);
     k = i - pixel * depth;
     x = pixel - line * columns;
-    n = line / rows;
+    n = Divide(line, rows);
     y = line - n * rows;
   }
 };
@@ -38,8 +38,8 @@ struct Covering {
   int64_t begin, end;
   __device__ Covering(const WindowAxis& a, int64_t i) {
     const int64_t at = i + a.before;
-    begin = at < a.window ? 0 : (at - a.window) / a.stride + 1;
-    end = at / a.stride + 1;
+    begin = at < a.window ? 0 : Divide(at - a.window, a.stride) + 1;
+    end = Divide(at, a.stride) + 1;
     if (end > a.out) end = a.out;
   }
 };

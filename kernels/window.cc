@@ -23,9 +23,9 @@ TensorShape ImageShape(bool channels_first, int64_t n, int64_t y, int64_t x, int
 
 absl::Status CheckConvAttrs(const std::string& name, const WindowAttrs& attrs) {
   if (attrs.strides.size() != 4) {
-    return InvalidArgument(name, " on data format ", attrs.data_format,
-                           " requires the stride attribute to contain 4 values, but got: ",
-                           attrs.strides.size());
+    return InvalidArgument(
+        name, " on data format ", attrs.data_format,
+        " requires the stride attribute to contain 4 values, but got: ", attrs.strides.size());
   }
   if (attrs.dilations.size() != 4) {
     return InvalidArgument(name, " requires the dilation attribute to contain 4 values, but got: ",
@@ -146,7 +146,8 @@ absl::Status PoolSizesOf(const WindowAttrs& attrs, const TensorShape& input, Poo
   FERRY_ASSIGN_OR_RETURN(*output, TensorShape::Make(dims));
   if (window > 1) {
     const int64_t pixels = s.y.in * s.x.in;
-    const WindowAxis channels = {s.depth, window, window, 1, 0, s.depth / window}, one = {1, 1, 1, 1, 0, 1};
+    const WindowAxis channels = {s.depth, window, window, 1, 0, s.depth / window},
+                     one = {1, 1, 1, 1, 0, 1};
     if (attrs.channels_first()) {
       s = {s.batch, pixels, channels, one};
     } else {
@@ -209,9 +210,8 @@ absl::Status PlaceWindows(const WindowAttrs& attrs, int dim, WindowAxis* a) {
   }
   if (a->in > kMostPositions || a->stride > kMostPositions ||
       a->window > kMostPositions / a->dilation) {
-    return InvalidArgument("windows of ", a->window, " elements, ", a->dilation,
-                           " apart, every ", a->stride, " elements over ", a->in,
-                           " are too large");
+    return InvalidArgument("windows of ", a->window, " elements, ", a->dilation, " apart, every ",
+                           a->stride, " elements over ", a->in, " are too large");
   }
   const int64_t reach = (a->window - 1) * a->dilation + 1;
   if (attrs.padding == "SAME") {

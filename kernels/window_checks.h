@@ -1,4 +1,5 @@
-// Checks of sliding windows' attributes and the sizes that follow from them, for graphs and kernels.
+// Checks of sliding windows' attributes and the sizes that follow from them, for graphs and
+// kernels.
 #ifndef FERRY_KERNELS_WINDOW_CHECKS_H_
 #define FERRY_KERNELS_WINDOW_CHECKS_H_
 

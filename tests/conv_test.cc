@@ -76,8 +76,7 @@ Tensor ToTensor(const std::vector<double>& v, const std::vector<int64_t>& shape)
   return Tensor::Of<T>(std::vector<T>(v.begin(), v.end()), TensorShape(shape));
 }
 std::vector<int64_t> Image(const Shape& s, int64_t h, int64_t w, int64_t c) {
-  return s.channels_first ? std::vector<int64_t>{s.n, c, h, w}
-                          : std::vector<int64_t>{s.n, h, w, c};
+  return s.channels_first ? std::vector<int64_t>{s.n, c, h, w} : std::vector<int64_t>{s.n, h, w, c};
 }
 
 template <typename T>
@@ -85,7 +84,8 @@ void ExpectNear(const Tensor& found, const std::vector<double>& expected, double
                 const std::string& what) {
   ASSERT_EQ(found.num_elements(), static_cast<int64_t>(expected.size())) << what;
   for (size_t i = 0; i < expected.size(); ++i) {
-    ASSERT_NEAR(static_cast<double>(found.data<T>()[i]), expected[i], tolerance) << what << " " << i;
+    ASSERT_NEAR(static_cast<double>(found.data<T>()[i]), expected[i], tolerance)
+        << what << " " << i;
   }
 }
 
@@ -201,8 +201,7 @@ TEST(ConvTest, DoesNotDependOnThreads) {
     const Output x = ops::Const(s, ToTensor<float>(Values(2 * 40 * 40 * 16, 1), {2, 40, 40, 16}));
     const Output w = ops::Const(s, ToTensor<float>(Values(9 * 16 * 24, 2), {3, 3, 16, 24}));
     const Output y = ops::Conv2D(s, ops::Exp(s, x), ops::Exp(s, w), {1, 1, 1, 1}, "SAME");
-    const Output dx =
-        ops::Conv2DBackpropInput(s, ops::Shape(s, x), w, y, {1, 1, 1, 1}, "SAME");
+    const Output dx = ops::Conv2DBackpropInput(s, ops::Shape(s, x), w, y, {1, 1, 1, 1}, "SAME");
     SessionOptions options;
     options.threads = threads;
     options.device = "cpu";

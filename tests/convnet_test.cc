@@ -55,8 +55,7 @@ class Net {
     const double scale = 1.5 / std::sqrt(static_cast<double>(n / shape.back()));
     std::vector<float> values;
     for (int64_t i = 0; i < n; ++i) {
-      values.push_back(
-          static_cast<float>(std::sin(static_cast<double>(i + 1 + made_)) * scale));
+      values.push_back(static_cast<float>(std::sin(static_cast<double>(i + 1 + made_)) * scale));
     }
     ++made_;
     return MakeVariable(s_, "weights", Tensor::Of<float>(values, TensorShape(shape))).read;
@@ -86,8 +85,7 @@ TEST(ConvNetTest, TrainsAsTensorFlow) {
   absl::Status status = session.Run({}, {}, {net.init_->name()}, &out);
   ASSERT_TRUE(status.ok()) << status;
   for (size_t step = 0; step < expected.size(); ++step) {
-    testing::MlpFeeds feeds =
-        testing::MlpRows(data->train, static_cast<int64_t>(step) * 16, 16);
+    testing::MlpFeeds feeds = testing::MlpRows(data->train, static_cast<int64_t>(step) * 16, 16);
     const Tensor& rows = feeds[0].second;
     feeds[0].second = Tensor::Of<float>(
         std::vector<float>(rows.data<float>(), rows.data<float>() + rows.num_elements()),

@@ -51,21 +51,23 @@ bool Registered(const OpCase& c) {
 
 TEST(OpsTest, AreRegistered) {
   const std::string names =
-      "Abs Add AddN AddV2 ApplyAdam ApplyGradientDescent ApplyMomentum ArgMax Assign "
-      "AssignAdd AssignSub BiasAdd BiasAddGrad BroadcastGradientArgs BroadcastTo Cast Ceil "
-      "ClipByValue ConcatV2 Const Cos Div DivNoNan Elu EluGrad Equal Erf Exp ExpandDims "
-      "Expm1 Fill Floor FloorDiv FloorMod GatherV2 Greater GreaterEqual Identity InvGrad "
-      "IsFinite IsInf IsNan IsVariableInitialized L2Loss LeakyRelu LeakyReluGrad Less "
-      "LessEqual Log Log1p LogSoftmax LogicalAnd LogicalNot LogicalOr MatMul Max Maximum "
-      "Mean Merge MergeV2Checkpoints Min Minimum Mul Neg NoOp NotEqual OneHot OnesLike Pack "
-      "Placeholder PlaceholderWithDefault Pow Prod RandomStandardNormal RandomUniform Range "
-      "RealDiv Reciprocal ReciprocalGrad RefSwitch Relu Relu6 Relu6Grad ReluGrad Reshape "
-      "RestoreV2 Rint Round Rsqrt RsqrtGrad SaveV2 Select SelectV2 Selu SeluGrad Shape "
-      "ShardedFilename Sigmoid SigmoidGrad Sign Sin Slice Softmax "
-      "SoftmaxCrossEntropyWithLogits Softplus SoftplusGrad Softsign SoftsignGrad "
-      "SparseSoftmaxCrossEntropyWithLogits Sqrt SqrtGrad Square SquaredDifference Squeeze "
-      "StopGradient StridedSlice Sub Sum Switch Tanh TanhGrad Tile Transpose TruncateDiv "
-      "TruncatedNormal VariableV2 ZerosLike";
+      "Abs Add AddN AddV2 ApplyAdam ApplyGradientDescent ApplyMomentum ArgMax Assign AssignAdd "
+      "AssignSub AvgPool AvgPoolGrad BiasAdd BiasAddGrad BroadcastGradientArgs BroadcastTo Cast "
+      "Ceil ClipByValue ConcatV2 Const Conv2D Conv2DBackpropFilter Conv2DBackpropInput Cos Div "
+      "DivNoNan Elu EluGrad Equal Erf Exp ExpandDims Expm1 Fill Floor FloorDiv FloorMod "
+      "FusedBatchNorm FusedBatchNormGrad FusedBatchNormGradV2 FusedBatchNormGradV3 "
+      "FusedBatchNormV2 FusedBatchNormV3 GatherV2 Greater GreaterEqual Identity InvGrad "
+      "IsFinite IsInf IsNan IsVariableInitialized L2Loss LRN LRNGrad LeakyRelu LeakyReluGrad "
+      "Less LessEqual Log Log1p LogSoftmax LogicalAnd LogicalNot LogicalOr MatMul Max MaxPool "
+      "MaxPoolGrad MaxPoolGradGrad MaxPoolGradV2 MaxPoolV2 Maximum Mean Merge "
+      "MergeV2Checkpoints Min Minimum Mul Neg NoOp NotEqual OneHot OnesLike Pack Placeholder "
+      "PlaceholderWithDefault Pow Prod RandomStandardNormal RandomUniform Range RealDiv "
+      "Reciprocal ReciprocalGrad RefSwitch Relu Relu6 Relu6Grad ReluGrad Reshape RestoreV2 Rint "
+      "Round Rsqrt RsqrtGrad SaveV2 Select SelectV2 Selu SeluGrad Shape ShardedFilename Sigmoid "
+      "SigmoidGrad Sign Sin Slice Softmax SoftmaxCrossEntropyWithLogits Softplus SoftplusGrad "
+      "Softsign SoftsignGrad SparseSoftmaxCrossEntropyWithLogits Sqrt SqrtGrad Square "
+      "SquaredDifference Squeeze StopGradient StridedSlice Sub Sum Switch Tanh TanhGrad Tile "
+      "Transpose TruncateDiv TruncatedNormal VariableV2 ZerosLike";
   for (absl::string_view name : absl::StrSplit(names, ' ')) {
     EXPECT_NE(FindOp(name), nullptr) << name;
   }
