@@ -37,8 +37,9 @@ expect 97 "there is no setting FERRY_SOFTGPU_ODER" "$launcher" --oder=lazy "$pro
 expect 1 "" "$launcher" --memory=99 "$program" work
 expect 2 "" "$launcher" --fault=lost:1 "$program" work
 # Host code that touches device memory dies of SIGSEGV, with a word on what that memory is. (The
-# address sanitizer would end the program in its own way.)
-expect 139 "allocation 1 (100 bytes" env ASAN_OPTIONS=handle_segv=0 "$launcher" "$program" touch
+# sanitizers would end the program in their own way.)
+expect 139 "allocation 1 (100 bytes" env ASAN_OPTIONS=handle_segv=0 TSAN_OPTIONS=handle_segv=0 \
+  "$launcher" "$program" touch
 
 timeline=$TEST_TMPDIR/timeline
 expect 0 "" "$launcher" --timeline="$timeline" "$program" work
