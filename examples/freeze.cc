@@ -1,9 +1,10 @@
 // v1 + v2 frozen into one file, and imported from it.
+#include "saver/freeze.h"
+
 #include "examples/example.h"
 #include "runtime/base/status.h"
 #include "runtime/graph/ops.h"
 #include "runtime/graph/variables.h"
-#include "saver/freeze.h"
 #include "saver/saver.h"
 
 namespace ferry::examples {

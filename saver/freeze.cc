@@ -13,10 +13,10 @@
 #include "absl/strings/strip.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
-#include "saver/log.h"
 #include "runtime/base/status.h"
 #include "runtime/op/attr.h"
 #include "saver/bundle_reader.h"
+#include "saver/log.h"
 #include "saver/tensor_slice.h"
 
 namespace ferry {
@@ -55,27 +55,28 @@ DType DTypeAttr(const proto::NodeDef& n, const std::string& name) {
 
 absl::Status TooLarge(uint64_t bytes) {
   return InvalidArgument(
-      "the frozen graph would take ", bytes, " bytes; protocol buffers end at 2 GiB. Keep the "
+      "the frozen graph would take ", bytes,
+      " bytes; protocol buffers end at 2 GiB. Keep the "
       "variables in a checkpoint (a SavedModel has both), freeze for fewer outputs, or leave large "
       "variables out by variable_names_blacklist");
 }
 
 // What an op that passes its input on is called for values; "" for other ops.
 std::string PassesOn(const std::string& op) {
-  static const std::map<std::string, std::string>& ops = *new std::map<std::string, std::string>{
-      {"Enter", "Enter"},
-      {"Exit", "Exit"},
-      {"Identity", "Identity"},
-      {"Merge", "Merge"},
-      {"NextIteration", "NextIteration"},
-      {"Switch", "Switch"},
-      {"_SwitchN", "_SwitchN"},
-      {"RefEnter", "Enter"},
-      {"RefExit", "Exit"},
-      {"RefIdentity", "Identity"},
-      {"RefMerge", "Merge"},
-      {"RefNextIteration", "NextIteration"},
-      {"RefSwitch", "Switch"}};
+  static const std::map<std::string, std::string>& ops =
+      *new std::map<std::string, std::string>{{"Enter", "Enter"},
+                                              {"Exit", "Exit"},
+                                              {"Identity", "Identity"},
+                                              {"Merge", "Merge"},
+                                              {"NextIteration", "NextIteration"},
+                                              {"Switch", "Switch"},
+                                              {"_SwitchN", "_SwitchN"},
+                                              {"RefEnter", "Enter"},
+                                              {"RefExit", "Exit"},
+                                              {"RefIdentity", "Identity"},
+                                              {"RefMerge", "Merge"},
+                                              {"RefNextIteration", "NextIteration"},
+                                              {"RefSwitch", "Switch"}};
   const auto it = ops.find(op);
   return it == ops.end() ? "" : it->second;
 }
@@ -184,10 +185,9 @@ class Freezer {
       axis.set_name(old.name() + "/axis");
       axis.set_op("Const");
       (*axis.mutable_attr())["dtype"] = MakeAttr(indices);
-      (*axis.mutable_attr())["value"] =
-          MakeAttr(indices == DType::kInt64
-                       ? Tensor::Scalar<int64_t>(batch_dims)
-                       : Tensor::Scalar<int32_t>(static_cast<int32_t>(batch_dims)));
+      (*axis.mutable_attr())["value"] = MakeAttr(
+          indices == DType::kInt64 ? Tensor::Scalar<int64_t>(batch_dims)
+                                   : Tensor::Scalar<int32_t>(static_cast<int32_t>(batch_dims)));
       if (by_name_.contains(axis.name())) {
         return InvalidArgument("'", old.name(), "' (ResourceGather) needs a constant '",
                                axis.name(), "', but there is another node of that name");
@@ -243,8 +243,8 @@ absl::StatusOr<proto::GraphDef> FreezeWith(
     const absl::StatusOr<PartialShape> known =
         shape == n.attr().end() ? PartialShape() : FromProto(shape->second.shape());
     if (known.ok() && known->fully_defined()) {
-      const uint64_t size = static_cast<uint64_t>(known->num_elements()) *
-                            ElementSize(DTypeAttr(n, "dtype"));
+      const uint64_t size =
+          static_cast<uint64_t>(known->num_elements()) * ElementSize(DTypeAttr(n, "dtype"));
       if (size > kMostBytes || (bytes += size) > kMostBytes) return TooLarge(std::max(size, bytes));
     }
   }
@@ -341,7 +341,8 @@ absl::StatusOr<proto::GraphDef> ConvertVariablesToConstants(
             continue;
           }
           Node* const handle = session->graph()->FindNode(v->name());
-          if (handle == nullptr) return NotFound("variable '", v->name(), "' is not in the session");
+          if (handle == nullptr)
+            return NotFound("variable '", v->name(), "' is not in the session");
           const auto reads = [&](const Node* n) {
             return n->op() == "ReadVariableOp" && n->input(0).node == handle;
           };

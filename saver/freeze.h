@@ -5,11 +5,12 @@
 //                          ConvertVariablesToConstants(&session, {"add"}));
 //   FERRY_RETURN_IF_ERROR(WriteGraphDef(fs, "combined_model.pb", frozen));
 //
-// As tf.compat.v1.graph_util makes them: a variable becomes a Const of its name; what reads it, such
-// as `v/read`, stays where it was. A resource variable's handle becomes the Const, its
-// ReadVariableOps become Identities, its ResourceGathers GatherV2s (with a Const `NAME/axis`) and its
-// ResourceGatherNds GatherNds. Identity, Switch, Merge and loops' nodes between them take the type of
-// the value; those for references (RefSwitch …), of which constants have none, become the plain ones.
+// As tf.compat.v1.graph_util makes them: a variable becomes a Const of its name; what reads it,
+// such as `v/read`, stays where it was. A resource variable's handle becomes the Const, its
+// ReadVariableOps become Identities, its ResourceGathers GatherV2s (with a Const `NAME/axis`) and
+// its ResourceGatherNds GatherNds. Identity, Switch, Merge and loops' nodes between them take the
+// type of the value; those for references (RefSwitch …), of which constants have none, become the
+// plain ones.
 #ifndef FERRY_SAVER_FREEZE_H_
 #define FERRY_SAVER_FREEZE_H_
 
@@ -35,8 +36,8 @@ struct FreezeOptions {
 
 // The part of `graph` that `output_names` (of nodes) need, with the values that the variables have
 // in the session, read in one Run. Logs "Froze 2 variables." and "Converted 2 variables to const
-// ops.". InvalidArgument "X is not in graph" for an output; an output that needs a node which writes
-// a variable that is frozen; a result beyond 2 GiB, where protocol buffers end.
+// ops.". InvalidArgument "X is not in graph" for an output; an output that needs a node which
+// writes a variable that is frozen; a result beyond 2 GiB, where protocol buffers end.
 // FailedPrecondition "Attempting to use uninitialized value v".
 absl::StatusOr<proto::GraphDef> ConvertVariablesToConstants(
     Session* session, const proto::GraphDef& graph, const std::vector<std::string>& output_names,
@@ -48,8 +49,8 @@ absl::StatusOr<proto::GraphDef> ConvertVariablesToConstants(
 
 // The same with values straight from a checkpoint: nothing is run, so the graph's ops needn't be
 // known here. The nodes that the meta graph's SaverDef names tell under which name (or slice) each
-// variable was saved; a variable that they don't restore is looked up by its own name. NotFound "Key
-// v not found in checkpoint".
+// variable was saved; a variable that they don't restore is looked up by its own name. NotFound
+// "Key v not found in checkpoint".
 absl::StatusOr<proto::GraphDef> FreezeCheckpoint(FileSystem* fs, const proto::MetaGraphDef& meta,
                                                  const std::string& prefix,
                                                  const std::vector<std::string>& output_names,

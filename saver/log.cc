@@ -42,8 +42,8 @@ void Log(LogLevel level, absl::string_view message) {
     state.sink(level, message);
     return;
   }
-  const std::string line = absl::StrCat(level == LogLevel::kInfo ? "INFO" : "WARNING", ":ferry:",
-                                        message, "\n");
+  const std::string line =
+      absl::StrCat(level == LogLevel::kInfo ? "INFO" : "WARNING", ":ferry:", message, "\n");
   std::fwrite(line.data(), 1, line.size(), stderr);
 }
 

@@ -1,7 +1,6 @@
 #include "saver/meta_graph.h"
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
 #include <set>
 #include <tuple>
@@ -11,18 +10,16 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/strip.h"
 #include "absl/strings/str_join.h"
-#include "google/protobuf/io/coded_stream.h"
 #include "google/protobuf/io/tokenizer.h"
-#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "google/protobuf/text_format.h"
 #include "google/protobuf/util/message_differencer.h"
 #include "proto/variable.pb.h"
-#include "runtime/base/crc32c.h"
 #include "runtime/base/status.h"
 #include "runtime/device/device.h"
 #include "runtime/graph/collections.h"
 #include "runtime/graph/ops.h"
 #include "runtime/graph/scope.h"
+#include "saver/message_crc.h"
 #include "saver/text_crc.h"
 
 namespace ferry {
@@ -701,38 +698,13 @@ absl::StatusOr<ImportedMetaGraph> ImportMetaGraph(const proto::MetaGraphDef& met
   return imported;
 }
 
-namespace {
-
-// Field 15000 and 15001, fixed32: their tags as varints.
-constexpr char kMarkTag[] = "\xc5\xa9\x07";
-constexpr char kCrcTag[] = "\xcd\xa9\x07";
-constexpr size_t kFieldSize = 3 + 4;
-constexpr uint32_t kMark = 0x59525246;  // "FRRY".
-
-void AppendField(const char* tag, uint32_t value, std::string* out) {
-  out->append(tag, 3);
-  for (int i = 0; i < 4; ++i) out->push_back(static_cast<char>(value >> (8 * i)));
-}
-
-}  // namespace
-
 absl::StatusOr<std::string> SerializeMetaGraph(const proto::MetaGraphDef& meta) {
   const size_t size = meta.ByteSizeLong();
-  if (size + 2 * kFieldSize > static_cast<size_t>(std::numeric_limits<int32_t>::max())) {
+  if (size + kMessageCrcBytes > static_cast<size_t>(std::numeric_limits<int32_t>::max())) {
     return InvalidArgument("the meta graph takes ", size, " bytes; protocol buffers end at 2 GiB. "
                            "Keep large constants in variables, or save with write_meta_graph off");
   }
-  std::string bytes;
-  AppendField(kMarkTag, kMark, &bytes);
-  {
-    google::protobuf::io::StringOutputStream stream(&bytes);
-    google::protobuf::io::CodedOutputStream coded(&stream);
-    // Attributes are maps: in a fixed order, the same graph gives the same file.
-    coded.SetSerializationDeterministic(true);
-    if (!meta.SerializeToCodedStream(&coded)) return Internal("a meta graph can't be serialised");
-  }
-  AppendField(kCrcTag, MaskCrc32c(Crc32c(bytes)), &bytes);
-  return bytes;
+  return SerializeWithCrc(meta);
 }
 
 absl::Status WriteMetaGraph(FileSystem* fs, const std::string& path,
@@ -751,23 +723,7 @@ absl::Status WriteMetaGraph(FileSystem* fs, const std::string& path,
 
 absl::StatusOr<proto::MetaGraphDef> ParseMetaGraph(const std::string& bytes,
                                                    absl::string_view file_name) {
-  std::string mark;
-  AppendField(kMarkTag, kMark, &mark);
-  const bool begins = absl::StartsWith(bytes, mark);
-  const size_t body = bytes.size() < kFieldSize ? 0 : bytes.size() - kFieldSize;
-  const bool ends = bytes.size() >= 2 * kFieldSize && bytes.compare(body, 3, kCrcTag, 3) == 0;
-  if (begins || ends) {
-    if (!begins || !ends) {
-      return DataLoss(file_name, ": damaged: one of its two marks is gone (truncated?)");
-    }
-    uint32_t stored;
-    std::memcpy(&stored, bytes.data() + body + 3, 4);
-    const uint32_t found = MaskCrc32c(Crc32c(absl::string_view(bytes).substr(0, body)));
-    if (stored != found) {
-      return DataLoss(file_name, ": Checksum does not match: stored ", stored,
-                      " vs. calculated on the bytes ", found);
-    }
-  }
+  FERRY_RETURN_IF_ERROR(CheckMessageCrc(bytes, file_name));
   if (!TextCrcMatches(bytes)) {
     return DataLoss(file_name, ": damaged: its contents don't match the crc in its first line");
   }

@@ -8,8 +8,6 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
-#include "google/protobuf/io/coded_stream.h"
-#include "google/protobuf/io/zero_copy_stream_impl_lite.h"
 #include "google/protobuf/text_format.h"
 #include "runtime/base/status.h"
 #include "runtime/graph/collections.h"
@@ -17,7 +15,9 @@
 #include "saver/bundle_writer.h"
 #include "saver/checkpoint_state.h"
 #include "saver/log.h"
+#include "saver/message_crc.h"
 #include "saver/meta_graph.h"
+#include "saver/text_crc.h"
 
 namespace ferry {
 namespace {
@@ -53,8 +53,29 @@ absl::Status CheckTensorInfo(const std::string& signature, const std::string& na
   return absl::OkStatus();
 }
 
-absl::Status CheckSignatures(const std::map<std::string, proto::SignatureDef>& signatures) {
-  for (const auto& [key, signature] : signatures) {
+// The path that a constant holds.
+absl::StatusOr<std::string> AssetPath(const Output& asset) {
+  if (asset.node == nullptr) return InvalidArgument("an asset's tensor is empty");
+  if (asset.node->op() != "Const" || asset.dtype() != DType::kString) {
+    return InvalidArgument("asset path tensor '", asset.name(),
+                           "' must be a string Const; it is a ", asset.node->op(), " of ",
+                           DTypeName(asset.dtype()));
+  }
+  FERRY_ASSIGN_OR_RETURN(const Tensor value, asset.node->Attr<Tensor>("value"));
+  if (value.num_elements() != 1 || value.data<std::string>()[0].empty()) {
+    return InvalidArgument("asset path tensor '", asset.name(), "' must hold one path");
+  }
+  return value.data<std::string>()[0];
+}
+
+// What can be wrong is found before anything is written.
+absl::Status Check(FileSystem* fs, const SavedModelGraph& options) {
+  for (const Output& asset : options.assets) {
+    FERRY_ASSIGN_OR_RETURN(const std::string path, AssetPath(asset));
+    FERRY_RETURN_IF_ERROR(
+        Annotate(fs->Stat(path).status(), absl::StrCat("asset '", asset.name(), "'")));
+  }
+  for (const auto& [key, signature] : options.signatures) {
     if (key == kInitOpSignature || key == kTrainOpSignature) {
       return InvalidArgument("SignatureDef map key \"", key,
                              "\" is reserved. Please use a different key.");
@@ -67,20 +88,6 @@ absl::Status CheckSignatures(const std::map<std::string, proto::SignatureDef>& s
     }
   }
   return absl::OkStatus();
-}
-
-// The path that a constant holds.
-absl::StatusOr<std::string> AssetPath(const Output& asset) {
-  if (asset.node == nullptr) return InvalidArgument("an asset's tensor is empty");
-  if (asset.node->op() != "Const" || asset.dtype() != DType::kString) {
-    return InvalidArgument("asset path tensor '", asset.name(), "' must be a string Const; it is a ",
-                           asset.node->op(), " of ", DTypeName(asset.dtype()));
-  }
-  FERRY_ASSIGN_OR_RETURN(const Tensor value, asset.node->Attr<Tensor>("value"));
-  if (value.num_elements() != 1 || value.data<std::string>()[0].empty()) {
-    return InvalidArgument("asset path tensor '", asset.name(), "' must hold one path");
-  }
-  return value.data<std::string>()[0];
 }
 
 // Calls fn(piece) with the file's bytes.
@@ -153,8 +160,8 @@ absl::StatusOr<std::vector<std::pair<std::string, std::string>>> FindAssets(
   for (const google::protobuf::Any& any : it->second.any_list().value()) {
     proto::AssetFileDef asset;
     if (any.type_url() != kAssetType || !asset.ParseFromString(any.value())) {
-      return DataLoss("collection '", kAssetsCollection, "' holds an entry that is no AssetFileDef (",
-                      any.type_url(), ")");
+      return DataLoss("collection '", kAssetsCollection,
+                      "' holds an entry that is no AssetFileDef (", any.type_url(), ")");
     }
     assets.emplace_back(asset.tensor_info().name(), asset.filename());
   }
@@ -234,7 +241,8 @@ absl::StatusOr<std::unique_ptr<SavedModelBuilder>> SavedModelBuilder::Create(
     FERRY_ASSIGN_OR_RETURN(const std::vector<std::string> files, fs->List(export_dir));
     if (!files.empty()) {
       return FailedPrecondition(
-          "Export directory ", export_dir, " already exists, and isn't empty. Please choose a "
+          "Export directory ", export_dir,
+          " already exists, and isn't empty. Please choose a "
           "different export directory, or delete all the contents of the specified directory.");
     }
   }
@@ -247,10 +255,11 @@ absl::StatusOr<std::unique_ptr<SavedModelBuilder>> SavedModelBuilder::Create(
 absl::Status SavedModelBuilder::AddMetaGraphAndVariables(Session* session,
                                                          const SavedModelGraph& options) {
   if (has_variables_) {
-    return FailedPrecondition("Graph state including variables and assets has already been saved. "
-                              "Please invoke AddMetaGraph() instead.");
+    return FailedPrecondition(
+        "Graph state including variables and assets has already been saved. "
+        "Please invoke AddMetaGraph() instead.");
   }
-  FERRY_RETURN_IF_ERROR(CheckSignatures(options.signatures));
+  FERRY_RETURN_IF_ERROR(Check(fs_, options));
   std::unique_ptr<Saver> own;
   Saver* saver = options.saver;
   if (saver == nullptr) {
@@ -273,10 +282,11 @@ absl::Status SavedModelBuilder::AddMetaGraphAndVariables(Session* session,
 
 absl::Status SavedModelBuilder::AddMetaGraph(Graph* graph, const SavedModelGraph& options) {
   if (!has_variables_) {
-    return FailedPrecondition("Graph state including variables and assets has not been saved yet. "
-                              "Please invoke AddMetaGraphAndVariables() first.");
+    return FailedPrecondition(
+        "Graph state including variables and assets has not been saved yet. "
+        "Please invoke AddMetaGraphAndVariables() first.");
   }
-  FERRY_RETURN_IF_ERROR(CheckSignatures(options.signatures));
+  FERRY_RETURN_IF_ERROR(Check(fs_, options));
   std::unique_ptr<Saver> own;
   if (options.saver == nullptr) {
     SaverOptions all;
@@ -294,8 +304,10 @@ absl::Status SavedModelBuilder::Add(Graph* graph, Saver* saver, const SavedModel
     }
     for (const char* const key : {kMainOpCollection, kLegacyInitOpCollection}) {
       if (graph->collections().count(key) != 0) {
-        return FailedPrecondition("Graph already contains one or more main ops under the "
-                                  "collection ", key, ".");
+        return FailedPrecondition(
+            "Graph already contains one or more main ops under the "
+            "collection ",
+            key, ".");
       }
     }
   }
@@ -358,24 +370,20 @@ absl::Status SavedModelBuilder::AddAssets(const SavedModelGraph& options,
 absl::StatusOr<std::string> SavedModelBuilder::Save(bool as_text) {
   const std::string path = JoinPath(dir_, as_text ? kPbtxtName : kPbName);
   const size_t size = model_.ByteSizeLong();
-  if (size > static_cast<size_t>(std::numeric_limits<int32_t>::max())) {
-    return InvalidArgument("'", path, "': the graphs take ", size, " bytes; protocol buffers end at "
+  if (size + kMessageCrcBytes > static_cast<size_t>(std::numeric_limits<int32_t>::max())) {
+    return InvalidArgument("'", path, "': the graphs take ", size,
+                           " bytes; protocol buffers end at "
                            "2 GiB. Keep large constants in variables, whose values go into the "
                            "model's checkpoint");
   }
   std::string bytes;
   if (as_text) {
-    google::protobuf::TextFormat::Printer printer;
-    if (!printer.PrintToString(model_, &bytes)) {
+    if (!google::protobuf::TextFormat::PrintToString(model_, &bytes)) {
       return Internal("'", path, "': the model can't be written as text");
     }
+    bytes = TextCrcLine(bytes) + bytes;
   } else {
-    google::protobuf::io::StringOutputStream stream(&bytes);
-    google::protobuf::io::CodedOutputStream coded(&stream);
-    coded.SetSerializationDeterministic(true);
-    if (!model_.SerializeToCodedStream(&coded)) {
-      return Internal("'", path, "': the model can't be serialised");
-    }
+    FERRY_ASSIGN_OR_RETURN(bytes, SerializeWithCrc(model_));
   }
   FERRY_RETURN_IF_ERROR(WriteFileAtomically(fs_, path, bytes));
   LogInfo("SavedModel written to: ", path);
@@ -405,11 +413,15 @@ absl::StatusOr<proto::SavedModel> ReadSavedModel(FileSystem* fs, const std::stri
   const std::string binary = JoinPath(dir, kPbName), text = JoinPath(dir, kPbtxtName);
   if (fs->Exists(binary)) {
     FERRY_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(fs, binary));
+    FERRY_RETURN_IF_ERROR(CheckMessageCrc(bytes, binary));
     if (bytes.empty() || !model.ParseFromString(bytes)) {
       return DataLoss("Cannot parse file ", binary, ": it is no SavedModel, or damaged");
     }
   } else if (fs->Exists(text)) {
     FERRY_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(fs, text));
+    if (!TextCrcMatches(bytes)) {
+      return DataLoss(text, ": damaged: its contents don't match the crc in its first line");
+    }
     google::protobuf::TextFormat::Parser parser;
     constexpr int kDepth = 200;  // Deeper ones come from no graph, and would exhaust the stack.
     parser.SetRecursionLimit(kDepth);
@@ -417,7 +429,11 @@ absl::StatusOr<proto::SavedModel> ReadSavedModel(FileSystem* fs, const std::stri
       return DataLoss("Cannot parse file ", text, ": it is no SavedModel in text form, or damaged");
     }
   } else {
-    return NotFound("SavedModel file does not exist at: ", dir, "/{", kPbtxtName, "|", kPbName, "}");
+    return NotFound("SavedModel file does not exist at: ", dir, "/{", kPbtxtName, "|", kPbName,
+                    "}");
+  }
+  if (model.meta_graphs().empty()) {
+    return DataLoss("the SavedModel in '", dir, "' holds no graph: it is empty, or cut off");
   }
   return model;
 }
@@ -463,10 +479,15 @@ absl::StatusOr<proto::MetaGraphDef> LoadSavedModelInto(Session* session, const s
   if (imported.has_saver_def && !imported.saver_def.restore_op_name().empty()) {
     if (CheckpointExists(fs, prefix)) {
       LogInfo("Restoring parameters from ", prefix);
-      const absl::Status restored =
-          session->Run({{imported.saver_def.filename_tensor_name(),
-                         Tensor::Scalar<std::string>(prefix)}},
-                       {}, {imported.saver_def.restore_op_name()}, nullptr);
+      const absl::Status restored = session->Run(
+          {{imported.saver_def.filename_tensor_name(), Tensor::Scalar<std::string>(prefix)}}, {},
+          {imported.saver_def.restore_op_name()}, nullptr);
+      if (absl::IsUnimplemented(restored) && meta.graph_def().library().function_size() > 0) {
+        return Unimplemented("'", dir,
+                             "' is a SavedModel of functions, as TensorFlow 2 writes them; "
+                             "export it with tf.compat.v1.saved_model, or freeze it (",
+                             restored.message(), ")");
+      }
       if (!restored.ok()) {
         return Annotate(restored, absl::StrCat("restoring the variables of '", dir, "'"));
       }

@@ -120,7 +120,7 @@ absl::Status SimpleSave(Session* session, const std::string& export_dir,
 // Whether there is a saved_model.pb or .pbtxt.
 bool MaybeSavedModelDirectory(FileSystem* fs, const std::string& dir);
 // NotFound "SavedModel file does not exist at: …"; DataLoss, naming the file, for one that can't be
-// parsed.
+// parsed, or, written here, doesn't have the crc that it was written with.
 absl::StatusOr<proto::SavedModel> ReadSavedModel(FileSystem* fs, const std::string& dir);
 // The graph with exactly these tags, in any order. NotFound lists the tags that there are.
 absl::StatusOr<const proto::MetaGraphDef*> FindMetaGraph(const proto::SavedModel& model,

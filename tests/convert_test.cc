@@ -59,13 +59,13 @@ std::vector<std::string> Describe(FileSystem* fs, const std::string& path) {
 }
 
 TEST_F(Convert, ReadsWhatNumPyWrote) {
-  const auto expected = ElementsAre(
-      "big_endian: int32 [3] 1 -2 3", "bool: bool [2] 1 0", HasSubstr("complex64 [1] "),
-      "double: float64 [] 0.5", "empty: float32 [0,3]",
-      "fortran: float64 [2,3,4] 0 1 2 3 4 5 ...", HasSubstr("half: float16 [2] 1.5 -2"),
-      "int64: int64 [2] -9223372036854775808 9223372036854775807", "int8: int8 [2,1] -128 127",
-      "scope/float: float32 [2,3] 0 0.25 0.5 0.75 1 1.25", "uint16: uint16 [1] 65535",
-      "zeros: int32 [1000] 0 0 0 0 0 0 ...");
+  const auto expected =
+      ElementsAre("big_endian: int32 [3] 1 -2 3", "bool: bool [2] 1 0", HasSubstr("complex64 [1] "),
+                  "double: float64 [] 0.5", "empty: float32 [0,3]",
+                  "fortran: float64 [2,3,4] 0 1 2 3 4 5 ...", HasSubstr("half: float16 [2] 1.5 -2"),
+                  "int64: int64 [2] -9223372036854775808 9223372036854775807",
+                  "int8: int8 [2,1] -128 127", "scope/float: float32 [2,3] 0 0.25 0.5 0.75 1 1.25",
+                  "uint16: uint16 [1] 65535", "zeros: int32 [1000] 0 0 0 0 0 0 ...");
   EXPECT_THAT(Describe(fs_, absl::StrCat(kModels, "arrays.npz")), expected);
   EXPECT_THAT(Describe(fs_, absl::StrCat(kModels, "packed.npz")), expected);
 }
@@ -96,8 +96,7 @@ TEST_F(Convert, EveryDirection) {
 }
 
 TEST_F(Convert, WidensForNumPy) {
-  const auto report =
-      ConvertTensors(fs_, absl::StrCat(kModels, "arrays.safetensors"), In("a.npz"));
+  const auto report = ConvertTensors(fs_, absl::StrCat(kModels, "arrays.safetensors"), In("a.npz"));
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_EQ(report->widened, 1);
   EXPECT_THAT(Describe(fs_, In("a.npz")), ::testing::Contains("bfloat16: float32 [2] 1.5 -3"));
@@ -165,14 +164,23 @@ TEST_F(Convert, Mutations) {
       std::string bad = good;
       for (unsigned n = random() % 3 + 1; n > 0; --n) {
         // Where the headers are more often than elsewhere.
-        const size_t at = random() % (random() % 2 ? bad.size() : std::min<size_t>(600, bad.size()));
+        const size_t at =
+            random() % (random() % 2 ? bad.size() : std::min<size_t>(600, bad.size()));
         const size_t from_end = bad.size() - 1 - at;
         const size_t where = random() % 2 ? at : from_end;
         switch (random() % 4) {
-          case 0: bad[where] = static_cast<char>(bad[where] ^ (1 << random() % 8)); break;
-          case 1: bad[where] = "\xff\x7f\x80\"{}[]:,09"[random() % 12]; break;
-          case 2: bad.erase(where, random() % 9); break;
-          default: bad.insert(where, bad.substr(at, random() % 9)); break;
+          case 0:
+            bad[where] = static_cast<char>(bad[where] ^ (1 << random() % 8));
+            break;
+          case 1:
+            bad[where] = "\xff\x7f\x80\"{}[]:,09"[random() % 12];
+            break;
+          case 2:
+            bad.erase(where, random() % 9);
+            break;
+          default:
+            bad.insert(where, bad.substr(at, random() % 9));
+            break;
         }
       }
       memory.SetContents(path, bad);

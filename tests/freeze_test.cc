@@ -63,18 +63,15 @@ TEST_P(FreezeGolden, FromTheCheckpoint) {
   ASSERT_TRUE(frozen.ok()) << frozen.status();
   // Maps lie in another order there.
   proto::GraphDef theirs;
-  ASSERT_TRUE(theirs.ParseFromString(
-      ReadFile(FileSystem::Posix(), prefix + ".frozen.pb").value()));
+  ASSERT_TRUE(theirs.ParseFromString(ReadFile(FileSystem::Posix(), prefix + ".frozen.pb").value()));
   EXPECT_EQ(Bytes(*frozen, GetParam()), Bytes(theirs, GetParam()));
 }
 
 class Freeze : public ::testing::Test {
  protected:
   void SetUp() override {
-    const VariableHandle v1 =
-        MakeVariable(scope_, "v1", Tensor::Of<float>({1}), VariableOptions());
-    const VariableHandle v2 =
-        MakeVariable(scope_, "v2", Tensor::Of<float>({2}), VariableOptions());
+    const VariableHandle v1 = MakeVariable(scope_, "v1", Tensor::Of<float>({1}), VariableOptions());
+    const VariableHandle v2 = MakeVariable(scope_, "v2", Tensor::Of<float>({2}), VariableOptions());
     MakeVariable(scope_, "unused", Tensor::Of<float>({3}), VariableOptions());
     ops::Add(scope_.WithOpName("add"), v1.read, v2.read);
     ops::AssignAdd(scope_.WithOpName("step"), v1.ref, v2.read);
@@ -128,8 +125,7 @@ TEST_F(Freeze, TheCheckpointsValues) {
   const std::string prefix = saver->Save(&session_, ::testing::TempDir() + "freeze").value();
   const auto meta = saver->export_meta_graph().value();
   FreezeOptions options;
-  const auto straight =
-      FreezeCheckpoint(FileSystem::Posix(), meta, prefix, {"v1/read"}, options);
+  const auto straight = FreezeCheckpoint(FileSystem::Posix(), meta, prefix, {"v1/read"}, options);
   ASSERT_TRUE(straight.ok()) << straight.status();
   EXPECT_THAT(Names(*straight), ElementsAre("v1", "v1/read"));
   // Without a saver in the graph the variables' own names count.
@@ -198,8 +194,7 @@ TEST(RemoveTrainingNodes, SplicesThemOut) {
   const Output a = ops::Identity(s.WithOpName("a"), x);
   const Output b = ops::StopGradient(s.WithOpName("b"), a);
   const Output held = ops::Identity(s.WithOpName("held"), x);  // By a control edge.
-  const Output after =
-      ops::Identity(s.WithOpName("after").WithControlDependencies({held.node}), b);
+  const Output after = ops::Identity(s.WithOpName("after").WithControlDependencies({held.node}), b);
   const Output out = ops::Relu(s.WithOpName("y"), b);
   ops::Add(s.WithOpName("z"), after, out);
   ops::Identity(s.WithOpName("kept"), b);

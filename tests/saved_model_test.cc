@@ -34,9 +34,9 @@ Tensor Fetch(Session* session, const std::string& name,
 void ExpectLinear(const SavedModelBundle& model) {
   const auto& signature = model.meta_graph.signature_def().at(kDefaultServingSignature);
   EXPECT_EQ(signature.method_name(), kPredictMethod);
-  const Tensor y = Fetch(model.session.get(), signature.outputs().at("output").name(),
-                         {{signature.inputs().at("input").name(),
-                           Tensor::Of<float>({1, 10}, TensorShape({1, 2}))}});
+  const Tensor y = Fetch(
+      model.session.get(), signature.outputs().at("output").name(),
+      {{signature.inputs().at("input").name(), Tensor::Of<float>({1, 10}, TensorShape({1, 2}))}});
   EXPECT_THAT(y.span<float>(), ElementsAre(2.5, 30.25));
 }
 
@@ -84,8 +84,9 @@ TEST(SavedModelInterop, SimpleAndWithoutVariables) {
   EXPECT_THAT(Fetch(simple->session.get(), "b:0").span<float>(), ElementsAre(0.5, 0.25));
   const auto constant = LoadSavedModel({}, kTheirs + "constant", {kServe});
   ASSERT_TRUE(constant.ok()) << constant.status();
-  EXPECT_THAT(Fetch(constant->session.get(), "y:0", {{"x:0", Tensor::Of<float>({4})}}).span<float>(),
-              ElementsAre(5));
+  EXPECT_THAT(
+      Fetch(constant->session.get(), "y:0", {{"x:0", Tensor::Of<float>({4})}}).span<float>(),
+      ElementsAre(5));
 }
 
 // The program's own model: y = x * w + b.
@@ -242,6 +243,7 @@ TEST_F(SavedModelTest, RefusedAssets) {
     const absl::Status status = Builder(dir)->AddMetaGraphAndVariables(&session_, g);
     EXPECT_EQ(status.code(), code) << status;
     EXPECT_THAT(status.message(), HasSubstr(words));
+    EXPECT_TRUE(fs_->List(dir).value().empty());  // Another try may follow.
   };
   refuse(ops::Const(scope_, (dir_ + "/none").c_str()), absl::StatusCode::kNotFound, "none");
   refuse(ops::Const(scope_, 1.0f), absl::StatusCode::kInvalidArgument, "must be a string Const");
@@ -255,8 +257,7 @@ TEST_F(SavedModelTest, DirectoriesThatAreNotEmpty) {
   const auto model = LoadSavedModel({}, dir_ + "/m", {kServe});
   ASSERT_TRUE(model.ok()) << model.status();
   ExpectLinear(*model);
-  const absl::Status status =
-      SimpleSave(&session_, dir_ + "/m", {{"input", x_}}, {{"output", y_}});
+  const absl::Status status = SimpleSave(&session_, dir_ + "/m", {{"input", x_}}, {{"output", y_}});
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(status.message(), HasSubstr("already exists, and isn't empty"));
   ASSERT_TRUE(WriteFileAtomically(fs_, dir_ + "/file", "").ok());
@@ -305,8 +306,9 @@ TEST_F(SavedModelTest, Signatures) {
 TEST_F(SavedModelTest, DamagedOnes) {
   absl::Status status = LoadSavedModel({}, dir_ + "/none", {kServe}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
-  EXPECT_THAT(status.message(), HasSubstr(absl::StrCat("SavedModel file does not exist at: ", dir_,
-                                                       "/none/{saved_model.pbtxt|saved_model.pb}")));
+  EXPECT_THAT(status.message(),
+              HasSubstr(absl::StrCat("SavedModel file does not exist at: ", dir_,
+                                     "/none/{saved_model.pbtxt|saved_model.pb}")));
   for (const std::string name : {"saved_model.pb", "saved_model.pbtxt"}) {
     for (const std::string contents : {"", "\xff\xff\xff", "meta_graphs {"}) {
       ASSERT_TRUE(WriteFileAtomically(fs_, JoinPath(dir_, name), contents).ok());
@@ -333,10 +335,10 @@ TEST_F(SavedModelTest, DamagedOnes) {
   ASSERT_TRUE(fs_->CreateDir(dir_ + "/bad").ok());
   ASSERT_TRUE(fs_->CreateDir(dir_ + "/bad/variables").ok());
   for (const char* const file : {"variables.index", "variables.data-00000-of-00001"}) {
-    ASSERT_TRUE(WriteFileAtomically(
-                    fs_, absl::StrCat(dir_, "/bad/variables/", file),
-                    ReadFile(fs_, absl::StrCat(kTheirs, "assets/variables/", file)).value())
-                    .ok());
+    ASSERT_TRUE(
+        WriteFileAtomically(fs_, absl::StrCat(dir_, "/bad/variables/", file),
+                            ReadFile(fs_, absl::StrCat(kTheirs, "assets/variables/", file)).value())
+            .ok());
   }
   proto::AssetFileDef asset;
   asset.mutable_tensor_info()->set_name("first:0");
@@ -357,11 +359,35 @@ TEST_F(SavedModelTest, DamagedOnes) {
               HasSubstr("Expected exactly one SavedModel init op. Found 2: [main, first]"));
 }
 
+TEST_F(SavedModelTest, EveryChangedByteIsNoticed) {
+  for (const bool as_text : {false, true}) {
+    FaultFileSystem memory;
+    const std::string dir = absl::StrCat(dir_, "/", as_text);
+    const auto builder = Builder(dir);
+    ASSERT_TRUE(builder->AddMetaGraphAndVariables(&session_, Serving()).ok());
+    const std::string path = builder->Save(as_text).value();
+    const std::string good = ReadFile(fs_, path).value();
+    const std::string file = "/" + BaseName(path);
+    memory.SetContents(file, good);
+    ASSERT_TRUE(ReadSavedModel(&memory, "/").ok());
+    // The mark and what the file begins with, and then some.
+    for (size_t i = 0; i < good.size(); i += i < 64 || i + 64 > good.size() ? 1 : 37) {
+      std::string bad = good;
+      bad[i] = static_cast<char>(bad[i] ^ 4);
+      memory.SetContents(file, bad);
+      const absl::Status status = ReadSavedModel(&memory, "/").status();
+      EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << i;
+      memory.SetContents(file, good.substr(0, i));
+      EXPECT_FALSE(ReadSavedModel(&memory, "/").ok()) << i;
+    }
+  }
+}
+
 // Freezing and restoring by hand work on what a SavedModel holds.
 TEST_F(SavedModelTest, Freezes) {
   const auto model = ReadSavedModel(fs_, kTheirs + "resource").value();
-  const auto frozen = FreezeCheckpoint(fs_, model.meta_graphs(0),
-                                       SavedModelVariables(kTheirs + "resource"), {"y"});
+  const auto frozen =
+      FreezeCheckpoint(fs_, model.meta_graphs(0), SavedModelVariables(kTheirs + "resource"), {"y"});
   ASSERT_TRUE(frozen.ok()) << frozen.status();
   EXPECT_EQ(frozen->node(1).op(), "Const");
 }

@@ -99,11 +99,13 @@ class PieceSource : public ByteSource {
 absl::Status WriteCheckpoint(FileSystem* fs, const std::string& prefix, TensorSource* source,
                              const TensorProgress& progress) {
   if (prefix.empty() || absl::EndsWith(prefix, "/")) {
-    return InvalidArgument("'", prefix, "': expected a checkpoint's prefix, such as dir/model.ckpt");
+    return InvalidArgument("'", prefix,
+                           "': expected a checkpoint's prefix, such as dir/model.ckpt");
   }
   const absl::StatusOr<FileInfo> info = fs->Stat(prefix);
   if (info.ok() && info->is_directory) {
-    return InvalidArgument("'", prefix, "' is a directory; expected a checkpoint's prefix, such as ",
+    return InvalidArgument("'", prefix,
+                           "' is a directory; expected a checkpoint's prefix, such as ",
                            JoinPath(prefix, "model.ckpt"));
   }
   if (source->entries().empty()) {
@@ -143,9 +145,12 @@ TensorFileKind KindOfTensorFile(const std::string& path) {
 
 absl::StatusOr<std::unique_ptr<TensorSource>> OpenTensors(FileSystem* fs, const std::string& path) {
   switch (KindOfTensorFile(path)) {
-    case TensorFileKind::kSafetensors: return OpenSafetensors(fs, path);
-    case TensorFileKind::kNpz: return OpenNpz(fs, path);
-    case TensorFileKind::kCheckpoint: break;
+    case TensorFileKind::kSafetensors:
+      return OpenSafetensors(fs, path);
+    case TensorFileKind::kNpz:
+      return OpenNpz(fs, path);
+    case TensorFileKind::kCheckpoint:
+      break;
   }
   auto source = std::make_unique<CheckpointSource>();
   FERRY_RETURN_IF_ERROR(source->Open(fs, path));

@@ -21,10 +21,10 @@ struct Type {
 };
 
 constexpr Type kTypes[] = {
-    {DType::kFloat, 'f', 4},     {DType::kDouble, 'f', 8},    {DType::kHalf, 'f', 2},
-    {DType::kInt8, 'i', 1},      {DType::kInt16, 'i', 2},     {DType::kInt32, 'i', 4},
-    {DType::kInt64, 'i', 8},     {DType::kUint8, 'u', 1},     {DType::kUint16, 'u', 2},
-    {DType::kUint32, 'u', 4},    {DType::kUint64, 'u', 8},    {DType::kBool, 'b', 1},
+    {DType::kFloat, 'f', 4},     {DType::kDouble, 'f', 8},     {DType::kHalf, 'f', 2},
+    {DType::kInt8, 'i', 1},      {DType::kInt16, 'i', 2},      {DType::kInt32, 'i', 4},
+    {DType::kInt64, 'i', 8},     {DType::kUint8, 'u', 1},      {DType::kUint16, 'u', 2},
+    {DType::kUint32, 'u', 4},    {DType::kUint64, 'u', 8},     {DType::kBool, 'b', 1},
     {DType::kComplex64, 'c', 8}, {DType::kComplex128, 'c', 16}};
 
 constexpr char kMagic[] = "\x93NUMPY";
@@ -103,9 +103,9 @@ absl::StatusOr<std::string> MakeNpyHeader(DType dtype, const TensorShape& shape)
   }
   std::string dims;
   for (int64_t d : shape.dims()) absl::StrAppend(&dims, d, ",");
-  std::string header = absl::StrCat(
-      "{'descr': '", type->size == 1 ? "|" : "<", std::string(1, type->kind), type->size,
-      "', 'fortran_order': False, 'shape': (", dims, "), }");
+  std::string header =
+      absl::StrCat("{'descr': '", type->size == 1 ? "|" : "<", std::string(1, type->kind),
+                   type->size, "', 'fortran_order': False, 'shape': (", dims, "), }");
   constexpr size_t kPreamble = 10;
   header.append(63 - (kPreamble + header.size()) % 64, ' ');
   header.push_back('\n');
@@ -203,8 +203,7 @@ absl::StatusOr<Tensor> FromNpyData(const NpyHeader& header, absl::string_view da
     // Elements follow each other along the first dimension; where each goes is counted along.
     std::vector<int64_t> stride(static_cast<size_t>(rank), 1), at(static_cast<size_t>(rank), 0);
     for (int d = rank - 2; d >= 0; --d) {
-      stride[static_cast<size_t>(d)] =
-          stride[static_cast<size_t>(d) + 1] * header.shape.dim(d + 1);
+      stride[static_cast<size_t>(d)] = stride[static_cast<size_t>(d) + 1] * header.shape.dim(d + 1);
     }
     int64_t index = 0;
     for (int64_t i = 0; i < header.shape.num_elements(); ++i) {

@@ -40,8 +40,8 @@ void Put(uint64_t v, size_t n, std::string* out) {
   for (size_t i = 0; i < n; ++i) out->push_back(static_cast<char>(v >> (8 * i)));
 }
 uint32_t ExtendCrc(uint32_t crc, absl::string_view bytes) {
-  return static_cast<uint32_t>(crc32_z(crc, reinterpret_cast<const Bytef*>(bytes.data()),
-                                       bytes.size()));
+  return static_cast<uint32_t>(
+      crc32_z(crc, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size()));
 }
 
 struct Member {
@@ -127,8 +127,7 @@ class MemberReader {
         const int result = inflate(&z_, Z_NO_FLUSH);
         if (z_.avail_out == 0) return Bad("it is longer than the archive says");
         ended_ = result == Z_STREAM_END;
-        if (!ended_ && result != Z_OK &&
-            !(result == Z_BUF_ERROR && packed_at_ < m_->packed)) {
+        if (!ended_ && result != Z_OK && !(result == Z_BUF_ERROR && packed_at_ < m_->packed)) {
           return Bad("its packed bytes are damaged at their end");
         }
       }
@@ -240,9 +239,8 @@ class NpzSource : public TensorSource {
         return Unimplemented("member '", absl::CHexEscape(m.name), "' is encrypted");
       }
       if (m.method != kStored && m.method != kDeflated) {
-        return Unimplemented("member '", absl::CHexEscape(m.name),
-                             "' is packed by the method ", m.method,
-                             "; stored (0) and deflated (8) ones can be read");
+        return Unimplemented("member '", absl::CHexEscape(m.name), "' is packed by the method ",
+                             m.method, "; stored (0) and deflated (8) ones can be read");
       }
       if (m.method == kStored && m.packed != m.size) {
         return DataLoss("member '", absl::CHexEscape(m.name), "' is stored, but has two sizes");
@@ -334,8 +332,7 @@ class NpzSource : public TensorSource {
 
   absl::Status ReadPiece(size_t i, uint64_t offset, size_t n, char* dst) {
     const NpyHeader& header = headers_[i];
-    const bool turned =
-        (header.fortran_order && header.shape.rank() > 1) || header.big_endian;
+    const bool turned = (header.fortran_order && header.shape.rank() > 1) || header.big_endian;
     if (offset == 0) {
       turned_ = Tensor();
       reader_ = std::make_unique<MemberReader>(file_.get(), &members_[i]);
@@ -347,8 +344,7 @@ class NpzSource : public TensorSource {
         auto* const bytes = static_cast<char*>(raw.buffer()->data());
         for (uint64_t at = 0; at < raw.bytes(); at += kTensorPiece) {
           FERRY_RETURN_IF_ERROR(reader_->Read(
-              static_cast<size_t>(std::min<uint64_t>(kTensorPiece, raw.bytes() - at)),
-              bytes + at));
+              static_cast<size_t>(std::min<uint64_t>(kTensorPiece, raw.bytes() - at)), bytes + at));
         }
         FERRY_ASSIGN_OR_RETURN(turned_, FromNpyData(header, {bytes, raw.bytes()}));
       }
@@ -458,9 +454,8 @@ absl::Status WriteNpz(FileSystem* fs, const std::string& path, TensorSource* sou
     local += common;
     Put(extra(sizes64).size(), 2, &local);
     FERRY_RETURN_IF_ERROR(file->Append(absl::StrCat(local, name, extra(sizes64), heads[i])));
-    FERRY_RETURN_IF_ERROR(ForEachElementPiece(source, i, [&](absl::string_view piece) {
-      return file->Append(piece);
-    }));
+    FERRY_RETURN_IF_ERROR(ForEachElementPiece(
+        source, i, [&](absl::string_view piece) { return file->Append(piece); }));
     done += entries[i].bytes();
     if (progress) progress(done, all);
 

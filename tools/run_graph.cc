@@ -74,42 +74,68 @@ absl::Status SetWhole(const Number& n, Tensor* t, int64_t at) {
 
 absl::Status Set(const Number& n, Tensor* t, int64_t at) {
   switch (t->dtype()) {
-    case DType::kFloat: t->data<float>()[at] = static_cast<float>(n.as_double()); break;
-    case DType::kDouble: t->data<double>()[at] = n.as_double(); break;
+    case DType::kFloat:
+      t->data<float>()[at] = static_cast<float>(n.as_double());
+      break;
+    case DType::kDouble:
+      t->data<double>()[at] = n.as_double();
+      break;
     case DType::kHalf:
       t->data<Half>()[at] = FloatToHalf(static_cast<float>(n.as_double()));
       break;
     case DType::kBfloat16:
       t->data<Bfloat16>()[at] = FloatToBfloat16(static_cast<float>(n.as_double()));
       break;
-    case DType::kInt8: return SetWhole<int8_t>(n, t, at);
-    case DType::kInt16: return SetWhole<int16_t>(n, t, at);
-    case DType::kInt32: return SetWhole<int32_t>(n, t, at);
-    case DType::kInt64: return SetWhole<int64_t>(n, t, at);
-    case DType::kUint8: return SetWhole<uint8_t>(n, t, at);
-    case DType::kUint16: return SetWhole<uint16_t>(n, t, at);
-    case DType::kUint32: return SetWhole<uint32_t>(n, t, at);
-    case DType::kUint64: return SetWhole<uint64_t>(n, t, at);
-    default: return InvalidArgument("a number can't be of ", DTypeName(t->dtype()));
+    case DType::kInt8:
+      return SetWhole<int8_t>(n, t, at);
+    case DType::kInt16:
+      return SetWhole<int16_t>(n, t, at);
+    case DType::kInt32:
+      return SetWhole<int32_t>(n, t, at);
+    case DType::kInt64:
+      return SetWhole<int64_t>(n, t, at);
+    case DType::kUint8:
+      return SetWhole<uint8_t>(n, t, at);
+    case DType::kUint16:
+      return SetWhole<uint16_t>(n, t, at);
+    case DType::kUint32:
+      return SetWhole<uint32_t>(n, t, at);
+    case DType::kUint64:
+      return SetWhole<uint64_t>(n, t, at);
+    default:
+      return InvalidArgument("a number can't be of ", DTypeName(t->dtype()));
   }
   return absl::OkStatus();
 }
 
 absl::StatusOr<Number> GetNumber(const Tensor& t, int64_t at) {
   switch (t.dtype()) {
-    case DType::kFloat: return Number::Of(double{t.data<float>()[at]});
-    case DType::kDouble: return Number::Of(t.data<double>()[at]);
-    case DType::kHalf: return Number::Of(double{HalfToFloat(t.data<Half>()[at])});
-    case DType::kBfloat16: return Number::Of(double{Bfloat16ToFloat(t.data<Bfloat16>()[at])});
-    case DType::kInt8: return Number::Of(int64_t{t.data<int8_t>()[at]});
-    case DType::kInt16: return Number::Of(int64_t{t.data<int16_t>()[at]});
-    case DType::kInt32: return Number::Of(int64_t{t.data<int32_t>()[at]});
-    case DType::kInt64: return Number::Of(int64_t{t.data<int64_t>()[at]});
-    case DType::kUint8: return Number::Of(uint64_t{t.data<uint8_t>()[at]});
-    case DType::kUint16: return Number::Of(uint64_t{t.data<uint16_t>()[at]});
-    case DType::kUint32: return Number::Of(uint64_t{t.data<uint32_t>()[at]});
-    case DType::kUint64: return Number::Of(uint64_t{t.data<uint64_t>()[at]});
-    default: return InvalidArgument(DTypeName(t.dtype()), " elements are no numbers");
+    case DType::kFloat:
+      return Number::Of(double{t.data<float>()[at]});
+    case DType::kDouble:
+      return Number::Of(t.data<double>()[at]);
+    case DType::kHalf:
+      return Number::Of(double{HalfToFloat(t.data<Half>()[at])});
+    case DType::kBfloat16:
+      return Number::Of(double{Bfloat16ToFloat(t.data<Bfloat16>()[at])});
+    case DType::kInt8:
+      return Number::Of(int64_t{t.data<int8_t>()[at]});
+    case DType::kInt16:
+      return Number::Of(int64_t{t.data<int16_t>()[at]});
+    case DType::kInt32:
+      return Number::Of(int64_t{t.data<int32_t>()[at]});
+    case DType::kInt64:
+      return Number::Of(int64_t{t.data<int64_t>()[at]});
+    case DType::kUint8:
+      return Number::Of(uint64_t{t.data<uint8_t>()[at]});
+    case DType::kUint16:
+      return Number::Of(uint64_t{t.data<uint16_t>()[at]});
+    case DType::kUint32:
+      return Number::Of(uint64_t{t.data<uint32_t>()[at]});
+    case DType::kUint64:
+      return Number::Of(uint64_t{t.data<uint64_t>()[at]});
+    default:
+      return InvalidArgument(DTypeName(t.dtype()), " elements are no numbers");
   }
 }
 
@@ -131,8 +157,8 @@ absl::StatusOr<TensorShape> ShapeOf(const Json& value) {
 
 // Of an element, for messages; lists may be nested any deep.
 std::string Words(const Json& value) {
-  return value.is_structured() ? "a list" : value.dump(-1, ' ', false,
-                                                       Json::error_handler_t::replace);
+  return value.is_structured() ? "a list"
+                               : value.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
 absl::Status Fill(const Json& value, int depth, Tensor* t, int64_t* at) {
@@ -150,8 +176,8 @@ absl::Status Fill(const Json& value, int depth, Tensor* t, int64_t* at) {
     return absl::OkStatus();
   }
   if (t->dtype() == DType::kBool) {
-    if (!value.is_boolean()) return InvalidArgument("true or false was expected, found ",
-                                                    Words(value));
+    if (!value.is_boolean())
+      return InvalidArgument("true or false was expected, found ", Words(value));
     t->data<bool>()[i] = value.get<bool>();
     return absl::OkStatus();
   }
@@ -215,8 +241,8 @@ class Runner {
       std::vector<std::string> keys;
       for (const auto& [name, unused] : meta_.signature_def()) keys.push_back(name);
       std::sort(keys.begin(), keys.end());
-      return NotFound("'", options_.saved_model, "' has no signature '", key, "'; it has: ",
-                      keys.empty() ? "none" : absl::StrJoin(keys, ", "));
+      return NotFound("'", options_.saved_model, "' has no signature '", key,
+                      "'; it has: ", keys.empty() ? "none" : absl::StrJoin(keys, ", "));
     }
     return absl::OkStatus();
   }
@@ -231,9 +257,9 @@ class Runner {
         return saver->Restore(session_.get(), report_.restored);
       }
       // None, as opposed to a damaged one.
-      const bool none = absl::IsNotFound(reader.status()) ||
-                        (absl::IsInvalidArgument(reader.status()) &&
-                         !CheckpointExists(fs_, options_.checkpoint));
+      const bool none =
+          absl::IsNotFound(reader.status()) ||
+          (absl::IsInvalidArgument(reader.status()) && !CheckpointExists(fs_, options_.checkpoint));
       if (!none || options_.init.empty()) return reader.status();
     }
     if (options_.init.empty()) return absl::OkStatus();
@@ -375,9 +401,8 @@ absl::StatusOr<Tensor> ConvertNumbers(const Tensor& from, DType dtype) {
     FERRY_ASSIGN_OR_RETURN(const Number n, GetNumber(from, i));
     FERRY_RETURN_IF_ERROR(Set(n, &to, i));
   }
-  if (from.num_elements() == 0 &&
-      (!(IsFloating(dtype) || IsInteger(dtype)) ||
-       !(IsFloating(from.dtype()) || IsInteger(from.dtype())))) {
+  if (from.num_elements() == 0 && (!(IsFloating(dtype) || IsInteger(dtype)) ||
+                                   !(IsFloating(from.dtype()) || IsInteger(from.dtype())))) {
     return InvalidArgument("an array of ", DTypeName(from.dtype()), " where ", DTypeName(dtype),
                            " is expected");
   }

@@ -17,9 +17,9 @@ namespace ferry {
 
 struct RunGraphOptions {
   // One of the three.
-  std::string meta;         // A .meta file.
-  std::string graph;        // A GraphDef, binary or text.
-  std::string saved_model;  // A directory.
+  std::string meta;               // A .meta file.
+  std::string graph;              // A GraphDef, binary or text.
+  std::string saved_model;        // A directory.
   std::vector<std::string> tags;  // Of the SavedModel's graph; empty: its only one, else "serve".
   // Whose names stand for tensors; "": "serving_default", if there is one.
   std::string signature;
@@ -28,7 +28,8 @@ struct RunGraphOptions {
   std::string checkpoint;
   // An op to run where there is no checkpoint: none is given, or it doesn't exist.
   std::string init;
-  // Name -> FILE.npy or a literal: 3, [1, 2.5], [[true], [false]], "text", or bare text for strings.
+  // Name -> FILE.npy or a literal: 3, [1, 2.5], [[true], [false]], "text", or bare text for
+  // strings.
   std::vector<std::pair<std::string, std::string>> feeds;
   // Name -> file to write ("": none). None at all, nor targets: all outputs of the signature.
   std::vector<std::pair<std::string, std::string>> fetches;

@@ -30,11 +30,11 @@ struct Type {
 
 // In the order in which tensors of these types lie in a file.
 constexpr Type kTypes[] = {
-    {"U64", DType::kUint64},         {"I64", DType::kInt64},    {"F64", DType::kDouble},
-    {"C64", DType::kComplex64},      {"F32", DType::kFloat},    {"U32", DType::kUint32},
+    {"U64", DType::kUint64},         {"I64", DType::kInt64},     {"F64", DType::kDouble},
+    {"C64", DType::kComplex64},      {"F32", DType::kFloat},     {"U32", DType::kUint32},
     {"I32", DType::kInt32},          {"BF16", DType::kBfloat16}, {"F16", DType::kHalf},
-    {"U16", DType::kUint16},         {"I16", DType::kInt16},    {"F8_E4M3", DType::kFloat8E4m3fn},
-    {"F8_E5M2", DType::kFloat8E5m2}, {"I8", DType::kInt8},      {"U8", DType::kUint8},
+    {"U16", DType::kUint16},         {"I16", DType::kInt16},     {"F8_E4M3", DType::kFloat8E4m3fn},
+    {"F8_E5M2", DType::kFloat8E5m2}, {"I8", DType::kInt8},       {"U8", DType::kUint8},
     {"BOOL", DType::kBool}};
 
 const Type* FindType(DType dtype) {
@@ -210,8 +210,8 @@ class SafetensorsSource : public TensorSource {
       }
       e.shape = *shape;
       uint64_t bytes;
-      if (__builtin_mul_overflow(static_cast<uint64_t>(shape->num_elements()),
-                                 ElementSize(e.dtype), &bytes) ||
+      if (__builtin_mul_overflow(static_cast<uint64_t>(shape->num_elements()), ElementSize(e.dtype),
+                                 &bytes) ||
           bytes != t.offsets[1] - t.offsets[0]) {
         return Bad("tensor '", t.name, "' (", t.type, " ", shape->DebugString(), ") has ",
                    t.offsets[1] - t.offsets[0], " bytes");
