@@ -38,7 +38,8 @@ expect 1 "" "$launcher" --memory=99 "$program" work
 expect 2 "" "$launcher" --fault=lost:1 "$program" work
 # Host code that touches device memory dies of SIGSEGV, with a word on what that memory is. (The
 # sanitizers would end the program in their own way.)
-expect 139 "allocation 1 (100 bytes" env ASAN_OPTIONS=handle_segv=0 TSAN_OPTIONS=handle_segv=0 \
+expect 139 "allocation 1 (100 bytes" env ASAN_OPTIONS=handle_segv=0 \
+  TSAN_OPTIONS=handle_segv=0:report_signal_unsafe=0 \
   "$launcher" "$program" touch
 
 timeline=$TEST_TMPDIR/timeline

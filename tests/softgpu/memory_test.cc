@@ -10,6 +10,12 @@
 #include <string>
 #include <vector>
 
+#ifdef FERRY_TSAN
+// A handler that tells what a program died of does more than a signal handler may.
+extern "C" const char* __tsan_default_options();
+extern "C" const char* __tsan_default_options() { return "report_signal_unsafe=0"; }
+#endif
+
 namespace softgpu {
 namespace {
 
