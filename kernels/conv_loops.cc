@@ -31,7 +31,7 @@ using Compute = std::conditional_t<sizeof(T) == 2, float,
 
 constexpr int64_t kStageBytes = 384 << 10;   // About what a band's stage may take.
 constexpr int64_t kFewPixels = 64;           // A band that isn't worth splitting.
-constexpr int64_t kSpreadPixels = 256;       // A band's, for the filter's gradient.
+constexpr int64_t kSpreadPixels = 112;       // A band's, for the filter's gradient: near the core.
 constexpr int64_t kPartialBytes = 64 << 20;  // Of all partial gradients of a filter.
 constexpr double kFlopsWorthSplitting = 2e6;
 
@@ -495,6 +495,8 @@ absl::Status ConvolveFilter(KernelContext* c, const ConvSizes& s, const T* x, co
   const int64_t workers = filters * shares;
 
   const int64_t pixels = band * s.x.out;
+  const bool one_panel =
+      std::is_same_v<T, C> && !s.channels_first && s.groups == 1 && s.out_depth == kPanel<C>;
   const int64_t packed = s.groups * panels * pixels * kPanel<C>;
   // Pixels of dy, channels last, on their way into panels.
   const int64_t row = Aligned<C>(s.x.out * s.out_depth);
@@ -538,8 +540,12 @@ absl::Status ConvolveFilter(KernelContext* c, const ConvSizes& s, const T* x, co
         const int64_t n = u / bands, begin = u % bands * band;
         const int64_t end = std::min(s.y.out, begin + band);
         const Stage<C> stage = stager.Make(n, begin, end, dy_row + row);
-        // dy in panels: [group][panel][pixel][kPanel].
-        for (int64_t r = begin; r < end; ++r) {
+        // dy in panels: [group][panel][pixel][kPanel]. One that is just a panel wide lies so.
+        const C* dy_band = dy_panels;
+        if constexpr (std::is_same_v<T, C>) {
+          if (one_panel) dy_band = grads.image(n) + begin * s.x.out * kPanel<C>;
+        }
+        for (int64_t r = one_panel ? end : begin; r < end; ++r) {
           const C* from = dy_row;
           if constexpr (std::is_same_v<T, C>) {
             if (!s.channels_first) from = grads.image(n) + r * s.x.out * s.out_depth;
@@ -571,7 +577,7 @@ absl::Status ConvolveFilter(KernelContext* c, const ConvSizes& s, const T* x, co
         for (int64_t col = first_column; col < last_column; ++col) {
           const int64_t g = col / across_groups, p = col % across_groups * tiles.panels;
           const int64_t across = std::min<int64_t>(tiles.panels, panels - p);
-          const C* const b = dy_panels + (g * panels + p) * pixels * kPanel<C>;
+          const C* const b = dy_band + (g * panels + p) * pixels * kPanel<C>;
           C* to = filter + (g * panels + p) * depth * kPanel<C>;
           for (const Run& run : runs) {
             const int64_t in_tile = DivideUp(run.length, DivideUp(run.length, tiles.rows));

@@ -190,6 +190,7 @@ TEST(ConvTest, LargeOnes) {
   CheckShape<float>({1, 61, 53, 24, 3, 5, 20, 1, 2, 2, 1, 1, 1, 1, 2, 2, false}, 3);
   CheckShape<float>({1, 40, 300, 16, 3, 3, 17, 1, 1, 1, 2, 1, 2, 2, 1, 1, true}, 2);
   CheckShape<float>({4, 30, 30, 64, 1, 1, 33, 1, 1, 1, 1, 1, 0, 0, 0, 0, false}, 2);
+  CheckShape<float>({2, 30, 20, 8, 3, 3, 16, 1, 1, 1, 1, 1, 1, 1, 1, 1, false}, 2);
 }
 
 // The same bits on any number of threads.
