@@ -10,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_join.h"
 #include "proto/saved_tensor_slice.pb.h"
+#include "proto/trackable_object_graph.pb.h"
 #include "runtime/base/crc32c.h"
 #include "runtime/base/status.h"
 #include "runtime/op/attr.h"
@@ -412,6 +413,9 @@ const BundleReader::Entry* BundleReader::Find(absl::string_view name) const {
 
 absl::StatusOr<const BundleReader::Entry*> BundleReader::Lookup(absl::string_view name) const {
   if (const Entry* entry = Find(name)) return entry;
+  FERRY_ASSIGN_OR_RETURN(const std::string key, KeyOfObject(name));
+  const Entry* of_object = key.empty() ? nullptr : Find(key);
+  if (of_object) return of_object;
   // The nearest names: by edits, and those that hold the name or are held by it.
   constexpr size_t kMostNames = 3, kMostCompared = 10000;
   const int limit = static_cast<int>(std::min<size_t>(name.size(), 200) / 3) + 2;
@@ -433,6 +437,40 @@ absl::StatusOr<const BundleReader::Entry*> BundleReader::Lookup(absl::string_vie
                         }));
   }
   return NotFound("Key ", Printable(name), " not found in checkpoint '", prefix_, "'", hint);
+}
+
+absl::StatusOr<const std::map<std::string, std::string>*> BundleReader::ObjectNames() const {
+  {
+    MutexLock lock(&mu_);
+    if (object_names_) return &*object_names_;
+  }
+  constexpr char kObjectGraph[] = "_CHECKPOINTABLE_OBJECT_GRAPH";
+  std::map<std::string, std::string> names;
+  if (Find(kObjectGraph)) {
+    FERRY_ASSIGN_OR_RETURN(const Tensor t, Read(kObjectGraph));
+    proto::TrackableObjectGraph graph;
+    if (t.dtype() != DType::kString || t.num_elements() != 1 ||
+        !graph.ParseFromString(t.data<std::string>()[0])) {
+      return DataLoss("'", kObjectGraph, "' in checkpoint '", prefix_,
+                      "' is no TrackableObjectGraph");
+    }
+    for (const auto& node : graph.nodes()) {
+      for (const auto& attribute : node.attributes()) {
+        if (!attribute.full_name().empty()) {
+          names[attribute.full_name()] = attribute.checkpoint_key();
+        }
+      }
+    }
+  }
+  MutexLock lock(&mu_);
+  if (!object_names_) object_names_ = std::move(names);
+  return &*object_names_;
+}
+
+absl::StatusOr<std::string> BundleReader::KeyOfObject(absl::string_view name) const {
+  FERRY_ASSIGN_OR_RETURN(const auto* names, ObjectNames());
+  const auto it = names->find(std::string(name));
+  return it == names->end() ? std::string() : it->second;
 }
 
 absl::StatusOr<const RandomAccessFile*> BundleReader::Shard(int shard) const {

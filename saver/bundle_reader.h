@@ -17,6 +17,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -72,7 +73,13 @@ class BundleReader {
   // All tensors, in the byte order of their names.
   const std::vector<Entry>& entries() const { return entries_; }
   const Entry* Find(absl::string_view name) const;  // Null if there is none.
-  // NotFound "Key w not found in checkpoint", and the nearest names that it has.
+  // In a checkpoint that TensorFlow 2 saved from objects, what a variable of the name (as a Saver
+  // would save it) is called there; "" if there is no such. DataLoss for a damaged table of them.
+  absl::StatusOr<std::string> KeyOfObject(absl::string_view name) const;
+  // All those names and keys, for as long as this reader lives.
+  absl::StatusOr<const std::map<std::string, std::string>*> ObjectNames() const;
+  // By its name, or that of an object. NotFound "Key w not found in checkpoint", and the nearest names
+  // that it has.
   absl::StatusOr<const Entry*> Lookup(absl::string_view name) const;
 
   // A whole tensor, or a part of it, however it was saved. `pool` may be null.
@@ -131,6 +138,8 @@ class BundleReader {
   std::string v1_contents_;
   mutable Mutex mu_;
   mutable std::map<int, std::unique_ptr<RandomAccessFile>> shards_ ABSL_GUARDED_BY(mu_);
+  // Once they were asked for; stays then.
+  mutable std::optional<std::map<std::string, std::string>> object_names_ ABSL_GUARDED_BY(mu_);
 };
 
 // Copies the elements that the box at `from_start` in `from` and the box at `to_start` in `to`

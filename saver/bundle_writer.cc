@@ -258,7 +258,8 @@ absl::Status BundleWriter::Start(const BundleWriterOptions& options) {
     if (lock.ok()) lock_ = *std::move(lock);
   }
   const int needed = 1 + static_cast<int>(options.more_shards.size());
-  FERRY_ASSIGN_OR_RETURN(num_shards_, ChooseShards(fs_, prefix_, needed, &existed_));
+  bool existed = false;
+  FERRY_ASSIGN_OR_RETURN(num_shards_, ChooseShards(fs_, prefix_, needed, &existed));
   FERRY_RETURN_IF_ERROR(OpenData(options));
   for (const BundleWriterOptions::Shard& shard : options.more_shards) {
     more_.push_back(std::unique_ptr<BundleWriter>(new BundleWriter(fs_, prefix_)));
@@ -678,7 +679,8 @@ absl::Status BundleWriter::Commit() {
   const absl::Status committed = Do(commit());
   for (const auto& w : more_) w->index_renamed_ = index_renamed_;
   FERRY_RETURN_IF_ERROR(committed);
-  if (existed_) RemoveOtherShards(fs_, prefix_, num_shards_);
+  // The old ones, and those that a killed save has left.
+  RemoveOtherShards(fs_, prefix_, num_shards_);
   return absl::OkStatus();
 }
 

@@ -195,7 +195,6 @@ class BundleWriter {
   int num_shards_ = 1;
   int shard_ = 0;                                    // Whose bytes these are.
   std::vector<std::unique_ptr<BundleWriter>> more_;  // The writers of the other shards.
-  bool existed_ = false;  // Whether there was an index of this prefix.
   std::unique_ptr<BlockWriter> file_;
   const char* method_ = "";
   StagingRing own_ring_;

@@ -50,6 +50,12 @@ std::map<std::string, DType> CheckpointReader::GetVariableToDTypeMap() const {
   return out;
 }
 
+bool CheckpointReader::HasTensor(absl::string_view name) const {
+  if (bundle_->Find(name)) return true;
+  const absl::StatusOr<std::string> key = bundle_->KeyOfObject(name);
+  return key.ok() && !key->empty() && bundle_->Find(*key) != nullptr;
+}
+
 std::string CheckpointReader::DebugString() const {
   std::string out;
   for (const BundleReader::Entry& e : bundle_->entries()) {

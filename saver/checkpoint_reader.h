@@ -46,7 +46,9 @@ class CheckpointReader {
   std::vector<TensorInfo> Tensors() const;
   std::map<std::string, TensorShape> GetVariableToShapeMap() const;
   std::map<std::string, DType> GetVariableToDTypeMap() const;
-  bool HasTensor(absl::string_view name) const { return bundle_->Find(name) != nullptr; }
+  // These two, in a checkpoint that TensorFlow 2 saved from objects, take the variables' names as
+  // well as their keys.
+  bool HasTensor(absl::string_view name) const;
   // NotFound "Key w not found in checkpoint".
   absl::StatusOr<Tensor> GetTensor(absl::string_view name) const { return bundle_->Read(name); }
   // A line a tensor, by name: "v0 (DT_FLOAT) [2,3]".

@@ -72,6 +72,15 @@ void MarkManualControl(Node* n) {
 
 }  // namespace
 
+std::string SliceSpec(const proto::SaveSliceInfoDef& slice) {
+  std::string spec;
+  for (const int64_t n : slice.full_shape()) absl::StrAppend(&spec, n, " ");
+  for (int i = 0; i < slice.var_offset_size() && i < slice.var_shape_size(); ++i) {
+    absl::StrAppend(&spec, i ? ":" : "", slice.var_offset(i), ",", slice.var_shape(i));
+  }
+  return spec;
+}
+
 std::map<std::string, std::vector<size_t>> ItemsByDevice(const std::vector<SaveItem>& items) {
   std::map<std::string, std::vector<size_t>> groups;
   for (size_t i = 0; i < items.size(); ++i) {
@@ -116,9 +125,11 @@ absl::StatusOr<proto::SaverDef> AddSaveNodes(Graph* graph, const std::vector<Sav
   const auto text = [](const Scope& scope, const std::string& value) {
     return ops::Const(scope, Tensor::Scalar<std::string>(value));
   };
-  const Output default_name = text(exactly(s, s.prefix() + "/filename/input"), options.filename);
-  const Output filename =
-      ops::PlaceholderWithDefault(in("filename"), default_name, PartialShape::Scalar());
+  // In a graph that was imported the scope may hold another Saver's nodes.
+  const std::string filename_name = s.WithOpName("filename").UniqueOpName("filename");
+  const Output default_name = text(exactly(s, filename_name + "/input"), options.filename);
+  const Output filename = ops::PlaceholderWithDefault(exactly(s, filename_name), default_name,
+                                                      PartialShape::Scalar());
   const Output prefix = ops::PlaceholderWithDefault(in("Const"), filename, PartialShape::Scalar());
 
   std::map<std::string, std::vector<size_t>> shards;
@@ -147,8 +158,16 @@ absl::StatusOr<proto::SaverDef> AddSaveNodes(Graph* graph, const std::vector<Sav
     const Lists l = lists(at, name, members);
     std::vector<Output> values;
     for (const size_t i : members) {
-      values.push_back(IsResource(variables[i]) ? ReadOf(at, variables[i], dtypes[i])
-                                                : variables[i]);
+      if (IsResource(variables[i])) {
+        values.push_back(ReadOf(at, variables[i], dtypes[i]));
+        continue;
+      }
+      // TensorFlow's Saver takes what was read of a part.
+      Node* read = slices[i].empty()
+                       ? nullptr
+                       : graph->FindNode(absl::StrCat(variables[i].node->name(), "/read"));
+      const bool reads = read && read->op() == "Identity" && read->input(0) == variables[i];
+      values.push_back(reads ? Output(read, 0) : variables[i]);
     }
     Node* node = NodeBuilder(exactly(at, name), "SaveV2")
                      .Input(to)
@@ -278,6 +297,66 @@ absl::StatusOr<proto::SaverDef> AddSaveNodes(Graph* graph, const std::vector<Sav
   return def;
 }
 
+namespace {
+
+// Whether `name` is `base`, or that with a number: base_1.
+bool IsNumbered(absl::string_view name, absl::string_view base) {
+  int number;
+  return absl::ConsumePrefix(&name, base) &&
+         (name.empty() || (absl::ConsumePrefix(&name, "_") && absl::SimpleAtoi(name, &number)));
+}
+
+// The Saver whose restore op this is, if its nodes are as AddSaveNodes makes them with these
+// options.
+std::optional<proto::SaverDef> SaverOf(const Node& restore_all, const SaveNodesOptions& options) {
+  // Back to the file's name, by which RestoreV2 reads.
+  std::vector<const Node*> stack = {&restore_all};
+  std::set<const Node*> seen = {&restore_all};
+  Node* prefix = nullptr;
+  bool reshape = false;
+  while (!stack.empty()) {
+    const Node* n = stack.back();
+    stack.pop_back();
+    reshape = reshape || n->op() == "Reshape";
+    if (n->op() == "RestoreV2") {
+      prefix = n->input(0).node;
+      continue;
+    }
+    const auto visit = [&](const Node* p) {
+      if (seen.insert(p).second) stack.push_back(p);
+    };
+    for (const Output& in : n->inputs()) visit(in.node);
+    for (const Node* c : n->control_inputs()) visit(c);
+  }
+  if (!prefix || reshape != options.reshape || prefix->op() != "PlaceholderWithDefault") {
+    return std::nullopt;
+  }
+  const Node* filename = prefix->input(0).node;
+  if (filename->op() != "PlaceholderWithDefault") return std::nullopt;
+  const absl::StatusOr<Tensor> name = filename->input(0).node->Attr<Tensor>("value");
+  if (!name.ok() || name->dtype() != DType::kString || name->num_elements() != 1 ||
+      name->data<std::string>()[0] != options.filename) {
+    return std::nullopt;
+  }
+  // And on to what gives that name once all is saved.
+  for (Node* n : prefix->consumers()) {
+    if (n->op() != "Identity") continue;
+    for (const Node* c : n->control_inputs()) {
+      if (c->op() != (options.sharded ? "MergeV2Checkpoints" : "SaveV2")) continue;
+      proto::SaverDef def;
+      def.set_filename_tensor_name(absl::StrCat(prefix->name(), ":0"));
+      def.set_save_tensor_name(absl::StrCat(n->name(), ":0"));
+      def.set_restore_op_name(restore_all.name());
+      def.set_sharded(options.sharded);
+      def.set_version(proto::SaverDef::V2);
+      return def;
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
 std::optional<proto::SaverDef> FindSaveNodes(const Graph& graph, const std::vector<SaveItem>& items,
                                              const SaveNodesOptions& options) {
   const auto sorted = [](std::vector<SaveItem> list) {
@@ -288,37 +367,16 @@ std::optional<proto::SaverDef> FindSaveNodes(const Graph& graph, const std::vect
   };
   const std::vector<SaveItem> wanted = sorted(items);
   for (const auto& node : graph.nodes()) {
-    absl::string_view scope = node->name();
-    if (node->op() != "NoOp" || !absl::ConsumeSuffix(&scope, "/restore_all")) continue;
-    absl::string_view suffix = scope;
-    int number;
-    if (!absl::ConsumePrefix(&suffix, options.name) ||
-        (!suffix.empty() &&
-         (!absl::ConsumePrefix(&suffix, "_") || !absl::SimpleAtoi(suffix, &number)))) {
+    // "save/restore_all", "save_1/restore_all_2".
+    const size_t slash = node->name().rfind('/');
+    if (node->op() != "NoOp" || slash == std::string::npos ||
+        !IsNumbered(node->name().substr(slash + 1), "restore_all") ||
+        !IsNumbered(node->name().substr(0, slash), options.name)) {
       continue;
     }
-    const auto find = [&](absl::string_view name) {
-      return graph.FindNode(absl::StrCat(scope, "/", name));
-    };
-    const Node* input = find("filename/input");
-    const bool sharded = find("MergeV2Checkpoints") != nullptr;
-    if (!input || !find("Const") || !find("SaveV2") || sharded != options.sharded ||
-        (find("Reshape") != nullptr) != options.reshape) {
-      continue;
-    }
-    const absl::StatusOr<Tensor> filename = input->Attr<Tensor>("value");
-    if (!filename.ok() || filename->dtype() != DType::kString || filename->num_elements() != 1 ||
-        filename->data<std::string>()[0] != options.filename) {
-      continue;
-    }
-    proto::SaverDef def;
-    def.set_filename_tensor_name(absl::StrCat(scope, "/Const:0"));
-    def.set_save_tensor_name(
-        absl::StrCat(scope, sharded ? "/Identity:0" : "/control_dependency:0"));
-    def.set_restore_op_name(node->name());
-    def.set_sharded(sharded);
-    def.set_version(proto::SaverDef::V2);
-    const absl::StatusOr<std::vector<SaveItem>> found = FindSaveItems(graph, def);
+    const std::optional<proto::SaverDef> def = SaverOf(*node, options);
+    if (!def) continue;
+    const absl::StatusOr<std::vector<SaveItem>> found = FindSaveItems(graph, *def);
     if (!found.ok() || found->size() != wanted.size()) continue;
     const std::vector<SaveItem> there = sorted(*found);
     if (std::equal(there.begin(), there.end(), wanted.begin(),
@@ -399,6 +457,9 @@ absl::StatusOr<std::vector<SaveItem>> FindSaveItems(const Graph& graph,
 }
 
 namespace {
+
+// The collection of a graph's SaverDefs.
+constexpr char kSavers[] = "savers";
 
 bool HoldsVariables(const std::string& collection) {
   static const char* const kNames[] = {kGlobalVariables,         kTrainableVariables,
@@ -548,6 +609,14 @@ absl::StatusOr<proto::CollectionDef> TakeScope(const std::string& scope, const s
       for (std::string* field : NamesIn(&variable)) inside = Strip(scope, field) && inside;
       if (inside) taken.mutable_bytes_list()->add_value(variable.SerializeAsString());
     }
+  } else if (collection.has_bytes_list() && name == kSavers) {
+    taken.mutable_bytes_list();
+    for (const std::string& v : collection.bytes_list().value()) {
+      proto::SaverDef def;
+      bool inside = def.ParseFromString(v);
+      for (std::string* field : NamesIn(&def)) inside = inside && Strip(scope, field);
+      if (inside) taken.mutable_bytes_list()->add_value(def.SerializeAsString());
+    }
   } else {
     taken = collection;
   }
@@ -618,8 +687,11 @@ absl::StatusOr<proto::MetaGraphDef> ExportMetaGraph(const Graph& graph,
             options.collection_list->end()) {
       continue;
     }
-    FERRY_ASSIGN_OR_RETURN(proto::CollectionDef taken, TakeScope(scope, name, collection));
-    if (options.clear_extraneous_savers && name == "savers" && taken.has_bytes_list()) {
+    proto::CollectionDef taken = collection;
+    if (!scope.empty()) {
+      FERRY_ASSIGN_OR_RETURN(taken, TakeScope(scope, name, collection));
+    }
+    if (options.clear_extraneous_savers && name == kSavers && taken.has_bytes_list()) {
       auto* savers = taken.mutable_bytes_list()->mutable_value();
       savers->erase(std::remove_if(savers->begin(), savers->end(),
                                    [&](const std::string& v) {
@@ -671,6 +743,16 @@ absl::StatusOr<ImportedMetaGraph> ImportMetaGraph(const proto::MetaGraphDef& met
         }
         for (std::string* field : NamesIn(&variable)) *field = Prefixed(scope, *field);
         variable.SerializeToString(&v);
+      }
+    }
+    if (!scope.empty() && from.has_bytes_list() && name == kSavers) {
+      for (std::string& v : *from.mutable_bytes_list()->mutable_value()) {
+        proto::SaverDef def;
+        if (!def.ParseFromString(v)) {
+          return DataLoss("collection '", name, "' holds an entry that is no SaverDef");
+        }
+        PrefixSaverDef(scope, &def);
+        def.SerializeToString(&v);
       }
     }
     if (to.kind_case() != proto::CollectionDef::KIND_NOT_SET && to.kind_case() != from.kind_case()) {

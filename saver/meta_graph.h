@@ -22,6 +22,7 @@
 #include "absl/strings/string_view.h"
 #include "proto/meta_graph.pb.h"
 #include "proto/saver.pb.h"
+#include "proto/variable.pb.h"
 #include "runtime/base/file_system.h"
 #include "runtime/graph/graph.h"
 
@@ -33,6 +34,9 @@ struct SaveItem {
   Output variable;    // The reference: output 0 of a VariableV2 or Variable.
   std::string slice;  // Shape and slice ("5 3 0,3:-"), "" for a whole tensor.
 };
+
+// "5 3 0,3:0,3": the slice that a VariableDef tells of.
+std::string SliceSpec(const proto::SaveSliceInfoDef& slice);
 
 struct SaveNodesOptions {
   std::string name = "save";       // The scope's, made unique (save_1, …).

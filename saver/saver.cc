@@ -11,6 +11,7 @@
 #include <functional>
 #include <limits>
 #include <set>
+#include <system_error>
 #include <thread>
 
 #include "absl/strings/match.h"
@@ -186,11 +187,13 @@ struct Saver::Rep {
   }
   // The def of save nodes in `to`, which get there now unless they are there. REQUIRES: items.
   absl::StatusOr<proto::SaverDef> AddNodes(Graph* to, const std::vector<SaveItem>& of) const {
-    const SaveNodesOptions nodes = NodesOptions();
+    SaveNodesOptions nodes = NodesOptions();
     proto::SaverDef made;
     if (std::optional<proto::SaverDef> there = FindSaveNodes(*to, of, nodes)) {
       made = *std::move(there);
     } else {
+      // A copy doesn't know the names that the graph has given out.
+      if (to != graph) nodes.name = graph->UniqueName(nodes.name, /*mark_as_used=*/false);
       FERRY_ASSIGN_OR_RETURN(made, AddSaveNodes(to, of, nodes));
     }
     made.set_max_to_keep(options.max_to_keep);
@@ -388,7 +391,13 @@ struct Saver::Rep {
       written[k] = writer->shard(k)->FinishData();
     };
     std::vector<std::thread> threads;
-    for (size_t k = 1; k < shards.size(); ++k) threads.emplace_back(write_shard, k);
+    for (size_t k = 1; k < shards.size(); ++k) {
+      try {
+        threads.emplace_back(write_shard, k);
+      } catch (const std::system_error&) {  // The system has no more threads.
+        write_shard(k);
+      }
+    }
     write_shard(0);
     for (std::thread& t : threads) t.join();
     for (const absl::Status& status : written) FERRY_RETURN_IF_ERROR(status);
@@ -576,6 +585,16 @@ Saver::~Saver() {
 
 namespace {
 
+// The variable under its own name; a part of a variable as a slice of that.
+SaveItem ItemOf(const VariableHandle& v) {
+  SaveItem item{v.name(), v.ref, ""};
+  if (v.slice) {
+    item.key = v.slice->full_name();
+    item.slice = SliceSpec(*v.slice);
+  }
+  return item;
+}
+
 // The saveable variables of a graph, with slices as their VariableDefs tell.
 absl::StatusOr<std::vector<SaveItem>> AllSaveable(const Graph& graph) {
   std::vector<SaveItem> items;
@@ -587,16 +606,7 @@ absl::StatusOr<std::vector<SaveItem>> AllSaveable(const Graph& graph) {
       // One that the first collection has twice was imported twice, which CheckItems tells.
       if (!seen.insert(d.variable_name()).second && collection != kGlobalVariables) continue;
       FERRY_ASSIGN_OR_RETURN(VariableHandle v, FromProto(graph, d));
-      SaveItem item{v.name(), v.ref, ""};
-      if (d.has_save_slice_info_def()) {
-        const proto::SaveSliceInfoDef& s = d.save_slice_info_def();
-        item.key = s.full_name();
-        for (int64_t n : s.full_shape()) absl::StrAppend(&item.slice, n, " ");
-        for (int i = 0; i < s.var_offset_size() && i < s.var_shape_size(); ++i) {
-          absl::StrAppend(&item.slice, i ? ":" : "", s.var_offset(i), ",", s.var_shape(i));
-        }
-      }
-      items.push_back(std::move(item));
+      items.push_back(ItemOf(v));
     }
   }
   return items;
@@ -604,8 +614,11 @@ absl::StatusOr<std::vector<SaveItem>> AllSaveable(const Graph& graph) {
 
 absl::Status CheckItems(const std::vector<SaveItem>& items, bool allow_empty) {
   if (items.empty() && !allow_empty) return InvalidArgument("No variables to save");
-  for (size_t i = 1; i < items.size(); ++i) {
-    if (items[i].key == items[i - 1].key && (items[i].slice.empty() || items[i - 1].slice.empty())) {
+  std::set<std::pair<std::string, std::string>> slices;
+  for (size_t i = 0; i < items.size(); ++i) {
+    const bool again = i > 0 && items[i].key == items[i - 1].key &&
+                       (items[i].slice.empty() || items[i - 1].slice.empty());
+    if (again || !slices.emplace(items[i].key, items[i].slice).second) {
       return InvalidArgument("At least two variables have the same name: ", items[i].key);
     }
   }
@@ -653,11 +666,12 @@ absl::Status Saver::Build() {
   std::vector<SaveItem> items;
   for (const auto& [key, v] : options.var_map) {
     if (!v) return InvalidArgument("the variable for '", key, "' in the Saver's map is empty");
-    items.push_back({key, v.ref, ""});
+    items.push_back(ItemOf(v));
+    items.back().key = key;
   }
   for (const VariableHandle& v : options.var_list) {
     if (!v) return InvalidArgument("a variable in the Saver's list is empty");
-    items.push_back({v.name(), v.ref, ""});
+    items.push_back(ItemOf(v));
   }
   if (items.empty()) {
     FERRY_ASSIGN_OR_RETURN(items, AllSaveable(*rep_->graph));
@@ -976,15 +990,26 @@ void Saver::set_last_checkpoints_with_time(
   rep_->last = paths;
 }
 
+namespace {
+
+// When the checkpoint was made, in seconds since 1970, as its files' times tell.
+absl::StatusOr<double> TimeOf(FileSystem* fs, const std::string& prefix) {
+  absl::StatusOr<FileInfo> info = fs->Stat(IndexFileName(prefix));
+  if (absl::IsNotFound(info.status()) && CheckpointExists(fs, prefix)) info = fs->Stat(prefix);  // V1.
+  if (!info.ok()) return info.status();
+  return static_cast<double>(info->mtime_ns) * 1e-9;
+}
+
+}  // namespace
+
 absl::Status Saver::recover_last_checkpoints(FileSystem* fs,
                                              const std::vector<std::string>& paths) {
   std::vector<std::pair<std::string, double>> found;
   for (const std::string& p : paths) {
-    absl::StatusOr<FileInfo> info = fs->Stat(IndexFileName(p));
-    if (absl::IsNotFound(info.status()) && CheckpointExists(fs, p)) info = fs->Stat(p);  // V1.
-    if (absl::IsNotFound(info.status())) continue;
-    if (!info.ok()) return info.status();
-    found.emplace_back(p, static_cast<double>(info->mtime_ns) * 1e-9);
+    const absl::StatusOr<double> time = TimeOf(fs, p);
+    if (absl::IsNotFound(time.status())) continue;
+    if (!time.ok()) return time.status();
+    found.emplace_back(p, *time);
   }
   set_last_checkpoints_with_time(found);
   return absl::OkStatus();
@@ -997,20 +1022,31 @@ absl::Status Saver::RecoverFromState(FileSystem* fs, const std::string& dir,
       fs, dir, latest_filename.empty() ? kStateFileName : latest_filename, &notes);
   if (absl::IsNotFound(state.status())) return absl::OkStatus();
   if (!state.ok()) return state.status();
-  std::vector<std::string> paths;
+  const bool timed =
+      state->all_model_checkpoint_timestamps_size() == state->all_model_checkpoint_paths_size();
+  // With a clock that went back nobody can tell which ones were to be kept: none is deleted then.
+  const bool clock_reset = WallSeconds() < state->last_preserved_timestamp();
+  std::vector<std::pair<std::string, double>> recovered;
   CheckpointNotes found;
-  for (const std::string& listed : state->all_model_checkpoint_paths()) {
+  for (int i = 0; i < state->all_model_checkpoint_paths_size(); ++i) {
+    const std::string& listed = state->all_model_checkpoint_paths(i);
     const std::string path = FindCheckpoint(fs, dir, listed);
     if (path.empty()) continue;
-    paths.push_back(path);
+    double time = std::numeric_limits<double>::infinity();
+    if (!clock_reset && timed) {
+      time = state->all_model_checkpoint_timestamps(i);
+    } else if (!clock_reset) {
+      FERRY_ASSIGN_OR_RETURN(time, TimeOf(fs, path));
+    }
+    recovered.emplace_back(path, time);
     const auto metric = notes.metrics.find(listed);
     if (metric != notes.metrics.end()) found.metrics[path] = metric->second;
     if (notes.protected_paths.count(listed) > 0) found.protected_paths.insert(path);
   }
-  FERRY_RETURN_IF_ERROR(recover_last_checkpoints(fs, paths));
   MutexLock lock(&rep_->mu);
+  rep_->last = std::move(recovered);
   rep_->notes = std::move(found);
-  if (state->last_preserved_timestamp() > 0) {
+  if (state->last_preserved_timestamp() > 0 && !clock_reset) {
     rep_->last_preserved_time = state->last_preserved_timestamp();
     rep_->next_kept_time = state->last_preserved_timestamp() +
                            rep_->options.keep_checkpoint_every_n_hours * 3600;

@@ -36,8 +36,9 @@
 namespace ferry {
 
 struct SaverOptions {
-  // What is saved, under which name: a list gives each variable its own name. Empty: all saveable
-  // variables, the collections "variables" and saveable objects of the graph.
+  // What is saved, under which name: a list gives each variable its own name, parts of a partitioned
+  // one the whole's; in a map all parts come under one name. Empty: all saveable variables, the
+  // collections "variables" and saveable objects of the graph.
   std::vector<VariableHandle> var_list;
   std::vector<std::pair<std::string, VariableHandle>> var_map;  // Instead of var_list.
   bool reshape = false;      // Restore into variables of another shape, same number of elements.
@@ -137,9 +138,10 @@ class Saver {
   void set_last_checkpoints_with_time(const std::vector<std::pair<std::string, double>>& paths);
   // Those of `paths` that exist, with the times of their files.
   absl::Status recover_last_checkpoints(FileSystem* fs, const std::vector<std::string>& paths);
-  // The same with what the directory's state file lists, with the metrics and the protection noted
-  // there: what a resumed run calls, so that retention goes on where it stopped. Files that were
-  // moved together with their state file are found beside it.
+  // The same with what the directory's state file lists, with the times, the metrics and the
+  // protection that stand there: what a resumed run calls, so that retention goes on where it
+  // stopped. Files that were moved together with their state file are found beside it. Where the
+  // clock is behind the state's, what is listed is never deleted.
   absl::Status RecoverFromState(FileSystem* fs, const std::string& dir,
                                 const std::string& latest_filename = "");
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <map>
+#include <tuple>
 
 #include "gmock/gmock.h"
 #include "google/protobuf/util/message_differencer.h"
@@ -58,6 +59,10 @@ TEST_P(SaveNodesTest, AreThoseOfTensorFlow) {
   std::vector<SaveItem> items = {{"a", a, ""}, {"b", b, ""}, {"scope/c", c, ""}};
   SaveNodesOptions options;
   if (name == "map") items = {{"b", b, ""}, {"other/name", a, ""}};
+  if (name == "partitioned") {
+    items[0] = {"a", Output(graph.FindNode("a/part_0"), 0), "2 3 0,2:0,2"};
+    items.insert(items.begin() + 1, {"a", Output(graph.FindNode("a/part_1"), 0), "2 3 0,2:2,1"});
+  }
   if (name == "options") options.name = "keeper";
   options.reshape = name == "reshape";
   options.sharded = name == "sharded" || name == "one_device";
@@ -88,7 +93,9 @@ TEST_P(SaveNodesTest, AreThoseOfTensorFlow) {
   // And back.
   auto found = FindSaveItems(graph, *def);
   ASSERT_TRUE(found.ok()) << found.status();
-  std::sort(found->begin(), found->end(), [](auto& x, auto& y) { return x.key < y.key; });
+  std::sort(found->begin(), found->end(), [](auto& x, auto& y) {
+    return std::tie(x.key, x.slice) < std::tie(y.key, y.slice);
+  });
   ASSERT_EQ(found->size(), items.size());
   for (size_t i = 0; i < items.size(); ++i) {
     EXPECT_EQ((*found)[i].key, items[i].key);
@@ -112,7 +119,7 @@ TEST_P(SaveNodesTest, AreThoseOfTensorFlow) {
 
 INSTANTIATE_TEST_SUITE_P(All, SaveNodesTest,
                          ::testing::Values("unsharded", "options", "reshape", "map",
-                                           "sequential", "sharded", "one_device"));
+                                           "sequential", "sharded", "one_device", "partitioned"));
 
 TEST(MetaGraphTest, ReadsTextAsBinary) {
   for (const char* name : {"unsharded", "sharded", "collections"}) {
@@ -282,6 +289,79 @@ TEST(MetaGraphTest, TextFilesCarryACrc) {
     flipped[i] = static_cast<char>(flipped[i] ^ 1);
     EXPECT_FALSE(ParseMetaGraph(flipped, "m").ok()) << "byte " << i;
   }
+}
+
+TEST(MetaGraphTest, TheListOfOpsAndDefaultAttributes) {
+  Layers layers;
+  const auto variables = GlobalVariables(layers.graph);
+  ASSERT_TRUE(variables.ok());
+  const auto def = AddSaveNodes(&layers.graph, {{"w", (*variables)[0].ref, ""}}, {});
+  ASSERT_TRUE(def.ok()) << def.status();
+  for (const bool strip : {false, true}) {
+    ExportOptions options;
+    options.saver_def = &*def;
+    options.strip_default_attrs = strip;
+    auto meta = ExportMetaGraph(layers.graph, options);
+    ASSERT_TRUE(meta.ok()) << meta.status();
+    std::vector<std::string> ops;
+    for (const auto& op : meta->meta_info_def().stripped_op_list().op()) {
+      ops.push_back(op.name());
+      EXPECT_EQ(op.summary(), "");
+      EXPECT_EQ(op.description(), "");
+    }
+    EXPECT_THAT(ops, ::testing::ElementsAre("AddV2", "Assign", "Const", "Identity", "MatMul", "Mul",
+                                            "NoOp", "Placeholder", "PlaceholderWithDefault",
+                                            "RandomUniform", "RestoreV2", "SaveV2", "Sub",
+                                            "VariableV2"));
+    EXPECT_EQ(meta->meta_info_def().stripped_default_attrs(), strip);
+    const auto nodes = ByName(meta->graph_def());
+    EXPECT_EQ(nodes.at("first/out").attr().count("transpose_a"), strip ? 0u : 1u);
+    EXPECT_EQ(nodes.at("first/out").attr().count("T"), 1u) << "which has no default";
+    Graph again;
+    EXPECT_TRUE(ImportMetaGraph(*meta, {}, &again).ok());
+  }
+}
+
+TEST(MetaGraphTest, DevicesAreClearedOnTheWay) {
+  const proto::MetaGraphDef golden = Golden("sharded.meta");
+  const auto on_devices = [](const Graph& graph) {
+    int count = 0;
+    for (const auto& node : graph.nodes()) count += node->device().empty() ? 0 : 1;
+    return count;
+  };
+  Graph kept, cleared, again;
+  ASSERT_TRUE(ImportMetaGraph(golden, {}, &kept).ok());
+  EXPECT_GT(on_devices(kept), 10);
+  ImportMetaOptions options;
+  options.clear_devices = true;
+  ASSERT_TRUE(ImportMetaGraph(golden, options, &cleared).ok());
+  EXPECT_EQ(on_devices(cleared), 0);
+  ExportOptions exporting;
+  exporting.clear_devices = true;
+  auto meta = ExportMetaGraph(kept, exporting);
+  ASSERT_TRUE(meta.ok()) << meta.status();
+  ASSERT_TRUE(ImportMetaGraph(*meta, {}, &again).ok());
+  EXPECT_EQ(on_devices(again), 0);
+}
+
+TEST(MetaGraphTest, FunctionsAreKept) {
+  proto::MetaGraphDef meta = Golden("unsharded.meta");
+  proto::FunctionDef* f = meta.mutable_graph_def()->mutable_library()->add_function();
+  f->mutable_signature()->set_name("minus_one");
+  proto::NodeDef* node = f->add_node_def();
+  node->set_name("sub");
+  node->set_op("Sub");
+  Graph graph;
+  ASSERT_TRUE(ImportMetaGraph(meta, {}, &graph).ok());
+  auto exported = ExportMetaGraph(graph, {});
+  ASSERT_TRUE(exported.ok()) << exported.status();
+  ASSERT_EQ(exported->graph_def().library().function_size(), 1);
+  EXPECT_TRUE(MessageDifferencer::Equals(exported->graph_def().library().function(0), *f));
+  bool listed = false;
+  for (const auto& op : exported->meta_info_def().stripped_op_list().op()) {
+    listed |= op.name() == "Sub";
+  }
+  EXPECT_TRUE(listed) << "the ops of functions count too";
 }
 
 TEST(MetaGraphTest, ImportScopesAreMadeUnique) {

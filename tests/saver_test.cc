@@ -266,6 +266,73 @@ TEST_F(SaverTest, RetentionKeepsTheNewest) {
                                    "m-5.meta"));
 }
 
+// Three savers in one directory: one that saves all along, one that was told of its checkpoints, one
+// that knows nothing of them.
+TEST_F(SaverTest, SaversOfOneDirectoryEvictWhatTheyKnow) {
+  Model m;
+  ASSERT_OK(m.Run("init"));
+  SaverOptions options;
+  options.max_to_keep = 2;
+  auto first = Saver::Create(&m.graph, options), second = Saver::Create(&m.graph, options),
+       third = Saver::Create(&m.graph, options);
+  const auto save = [&](const std::unique_ptr<Saver>& saver, const char* name) {
+    ASSERT_OK(saver->Save(m.session.get(), Path(name)).status());
+  };
+  const auto listed = [&] {
+    const proto::CheckpointState state = *GetCheckpointState(fs, dir);
+    EXPECT_EQ(state.model_checkpoint_path(), *state.all_model_checkpoint_paths().rbegin());
+    return std::vector<std::string>(state.all_model_checkpoint_paths().begin(),
+                                    state.all_model_checkpoint_paths().end());
+  };
+  for (const char* name : {"s1", "s2", "s3"}) save(*first, name);
+  EXPECT_FALSE(Exists("s1.index"));
+  EXPECT_FALSE(Exists("s1.meta"));
+  (*second)->set_last_checkpoints((*first)->last_checkpoints());
+  save(*first, "s2");
+  EXPECT_THAT(listed(), ElementsAre(Path("s3"), Path("s2")));
+  save(*first, "s1");
+  EXPECT_FALSE(Exists("s3.index"));
+  EXPECT_THAT(listed(), ElementsAre(Path("s2"), Path("s1")));
+  // What comes without a time isn't deleted, but leaves the list.
+  save(*second, "s2");
+  EXPECT_THAT(listed(), ElementsAre(Path("s3"), Path("s2")));
+  EXPECT_TRUE(Exists("s1.index"));
+  save(*second, "s1");
+  EXPECT_THAT(listed(), ElementsAre(Path("s2"), Path("s1")));
+  save(*third, "s2");
+  EXPECT_THAT(listed(), ElementsAre(Path("s2")));
+  EXPECT_TRUE(Exists("s1.index"));
+  save(*third, "s1");
+  EXPECT_THAT(listed(), ElementsAre(Path("s2"), Path("s1")));
+  EXPECT_TRUE(Exists("s2.index"));
+}
+
+TEST_F(SaverTest, RecoversWhatIsThere) {
+  Model m;
+  ASSERT_OK(m.Run("init"));
+  auto saver = Saver::Create(&m.graph);
+  for (const int64_t step : {1, 2, 3}) {
+    SaveOptions at;
+    at.global_step = step;
+    ASSERT_OK((*saver)->Save(m.session.get(), Path("m"), at).status());
+  }
+  ASSERT_OK(fs->Unlink(Path("m-2.index")));
+  std::ofstream(Path("v1")) << "a file of the V1 format";
+  SaverOptions one;
+  one.max_to_keep = 1;
+  auto next = Saver::Create(&m.graph, one);
+  ASSERT_OK((*next)->recover_last_checkpoints(
+      fs, {Path("m-1"), Path("m-2"), Path("m-3"), Path("v1"), Path("never")}));
+  EXPECT_THAT((*next)->last_checkpoints(), ElementsAre(Path("m-1"), Path("m-3"), Path("v1")));
+  SaveOptions at;
+  at.global_step = 4;
+  ASSERT_OK((*next)->Save(m.session.get(), Path("m"), at).status());
+  EXPECT_THAT(Files(), ElementsAre("checkpoint", "m-4.data-00000-of-00001", "m-4.index",
+                                   "m-4.meta"));
+  // Without a state file there is nothing to recover from, and that is fine.
+  ASSERT_OK((*next)->RecoverFromState(fs, Path("nowhere")));
+}
+
 TEST_F(SaverTest, RetentionKeepsOneEveryNHours) {
   Model m;
   ASSERT_OK(m.Run("init"));
@@ -287,6 +354,46 @@ TEST_F(SaverTest, RetentionKeepsOneEveryNHours) {
   EXPECT_TRUE(Exists("m-3.index"));
   EXPECT_THAT((*saver)->last_checkpoints(), ElementsAre(Path("m-4")));
   EXPECT_EQ(GetCheckpointState(fs, dir)->last_preserved_timestamp(), later);
+}
+
+// What the state file says of times goes on in the next run.
+TEST_F(SaverTest, KeepingOneEveryNHoursGoesOnInTheNextRun) {
+  Model m;
+  ASSERT_OK(m.Run("init"));
+  SaverOptions options;
+  options.max_to_keep = 1;
+  options.keep_checkpoint_every_n_hours = 1;
+  SaveOptions at;
+  auto first = Saver::Create(&m.graph, options);
+  at.global_step = 1;
+  ASSERT_OK((*first)->Save(m.session.get(), Path("m"), at).status());
+  const double now = absl::ToUnixSeconds(absl::Now());
+  const auto state = [&](double saved, double preserved) {
+    return UpdateCheckpointState(fs, dir, Path("m-1"), {Path("m-1")}, {saved}, preserved);
+  };
+  // Kept two hours ago, saved half an hour ago: due, though the files say otherwise.
+  ASSERT_OK(state(now - 1800, now - 7200));
+  auto second = Saver::Create(&m.graph, options);
+  ASSERT_OK((*second)->RecoverFromState(fs, dir));
+  at.global_step = 2;
+  ASSERT_OK((*second)->Save(m.session.get(), Path("m"), at).status());
+  EXPECT_TRUE(Exists("m-1.index"));
+  EXPECT_NEAR(GetCheckpointState(fs, dir)->last_preserved_timestamp(), now - 1800, 1e-3);
+  // Kept just now: not due.
+  ASSERT_OK(state(now - 1800, now - 2000));
+  auto third = Saver::Create(&m.graph, options);
+  ASSERT_OK((*third)->RecoverFromState(fs, dir));
+  at.global_step = 3;
+  ASSERT_OK((*third)->Save(m.session.get(), Path("m"), at).status());
+  EXPECT_FALSE(Exists("m-1.index"));
+  // A clock that went back: nothing is deleted.
+  ASSERT_OK(UpdateCheckpointState(fs, dir, Path("m-3"), {Path("m-3")}, {now}, now + 86400));
+  auto fourth = Saver::Create(&m.graph, options);
+  ASSERT_OK((*fourth)->RecoverFromState(fs, dir));
+  at.global_step = 4;
+  ASSERT_OK((*fourth)->Save(m.session.get(), Path("m"), at).status());
+  EXPECT_TRUE(Exists("m-3.index"));
+  EXPECT_THAT((*fourth)->last_checkpoints(), ElementsAre(Path("m-4")));
 }
 
 TEST_F(SaverTest, ZeroKeepsAndListsAll) {

@@ -204,12 +204,14 @@ struct InspectCommand {
   static constexpr int kMostValues = 1 << 20;  // That are printed of one tensor.
 
   std::string what, tensor_name, npy;
-  bool all_tensors = false, json = false;
+  bool all_tensors = false, all_names = false, json = false;
 
   void Register(CLI::App* app) {
-    app->add_option("checkpoint", what, "A checkpoint's prefix, or a folder of checkpoints")
+    app->add_option("checkpoint,--file_name", what,
+                    "A checkpoint's prefix, or a folder of checkpoints")
         ->required();
     app->add_flag("--all_tensors", all_tensors, "Print the values too");
+    app->add_flag("--all_tensor_names", all_names, "Print names, dtypes and shapes, as without it");
     CLI::Option* name =
         app->add_option("--tensor_name", tensor_name, "Print the value of this tensor");
     app->add_option("--npy", npy, "Write that tensor to a NumPy file")->needs(name);
@@ -238,7 +240,9 @@ struct InspectCommand {
       FERRY_ASSIGN_OR_RETURN(const Tensor t, reader->GetTensor(tensor_name));
       if (!npy.empty()) FERRY_RETURN_IF_ERROR(WriteNpy(fs, npy, t));
       if (json) {
-        const auto is_it = [&](const auto& info) { return info.name == tensor_name; };
+        FERRY_ASSIGN_OR_RETURN(const BundleReader::Entry* entry,
+                               reader->bundle().Lookup(tensor_name));
+        const auto is_it = [&](const auto& info) { return info.name == entry->name; };
         Json one = Describe(*std::find_if(all.begin(), all.end(), is_it));
         one[npy.empty() ? "value" : "npy"] = npy.empty() ? Value(t) : npy;
         Print(one);

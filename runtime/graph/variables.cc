@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "runtime/base/status.h"
 #include "runtime/graph/gradients.h"
 #include "runtime/graph/ops.h"
@@ -167,6 +168,7 @@ VariableHandle Create(const Scope& scope, const NewVariable& v, const VariableOp
   if (outer.empty() && v.own_group) s = s.WithColocation({absl::StrCat("loc:@", v.full_name)});
   VariableHandle h;
   h.trainable = options.trainable;
+  h.slice = options.slice;
   h.initial_value = v.initial_value(s);
   if (options.use_resource) {
     MakeResource(outer.empty() ? s.WithColocation({absl::StrCat("loc:@", v.full_name)}) : s, v, &h);
@@ -272,9 +274,11 @@ Initializer TruncatedNormalInitializer(double mean, double stddev, std::optional
   };
 }
 
+double GlorotUniformLimit(const TensorShape& shape) { return std::sqrt(3 * GlorotScale(shape)); }
+
 Initializer GlorotUniformInitializer(std::optional<int64_t> seed) {
   return [=](const Scope& s, const TensorShape& shape, DType dtype) {
-    const double limit = std::sqrt(3 * GlorotScale(shape));
+    const double limit = GlorotUniformLimit(shape);
     return RandomUniformInitializer(-limit, limit, seed)(s, shape, dtype);
   };
 }
@@ -351,9 +355,17 @@ VariableHandle MakeSlot(const Scope& s, const VariableHandle& primary, const std
   options.trainable = false;
   options.initializer = ZerosInitializer();
   options.use_resource = primary.is_resource();
+  const std::string full = s.graph()->UniqueName(name, /*mark_as_used=*/false);
+  if (primary.slice) {
+    // The slots of all parts are parts of one slot.
+    auto slice = std::make_shared<proto::SaveSliceInfoDef>(*primary.slice);
+    absl::string_view own = full;
+    absl::ConsumePrefix(&own, primary.name() + "/");
+    slice->set_full_name(absl::StrCat(primary.slice->full_name(), "/", own));
+    options.slice = std::move(slice);
+  }
   const Scope root = s.WithPrefix("").ClearColocation().ColocateWith(primary.ref.node);
-  return GetVariable(root, s.graph()->UniqueName(name, /*mark_as_used=*/false), *shape,
-                     primary.dtype(), options);
+  return GetVariable(root, full, *shape, primary.dtype(), options);
 }
 
 absl::StatusOr<std::vector<VariableHandle>> VariablesOf(const Graph& graph,
@@ -376,6 +388,7 @@ proto::VariableDef ToProto(const VariableHandle& v) {
   if (v.initial_value.node != nullptr) def.set_initial_value_name(v.initial_value.name());
   def.set_trainable(v.trainable);
   def.set_is_resource(v.is_resource());
+  if (v.slice) *def.mutable_save_slice_info_def() = *v.slice;
   return def;
 }
 
@@ -403,6 +416,9 @@ absl::StatusOr<VariableHandle> FromProto(const Graph& graph, const proto::Variab
                     def.initializer_name(), "' is not in the graph");
   }
   h.trainable = def.trainable();
+  if (def.has_save_slice_info_def()) {
+    h.slice = std::make_shared<proto::SaveSliceInfoDef>(def.save_slice_info_def());
+  }
   return h;
 }
 
@@ -435,6 +451,40 @@ Node* GlobalVariablesInitializer(const Scope& s) {
   absl::StatusOr<std::vector<VariableHandle>> all = GlobalVariables(*s.graph());
   s.UpdateStatus(all.status());
   return s.ok() ? VariablesInitializer(s, *all) : nullptr;
+}
+
+Node* LocalVariablesInitializer(const Scope& s) {
+  absl::StatusOr<std::vector<VariableHandle>> all = VariablesOf(*s.graph(), kLocalVariables);
+  s.UpdateStatus(all.status());
+  return s.ok() ? VariablesInitializer(s, *all) : nullptr;
+}
+
+Output ReportUninitializedVariables(const Scope& scope,
+                                    const std::vector<VariableHandle>& variables) {
+  const Scope s = scope.NewSubScope("report_uninitialized_variables").WithDevice("/device:CPU:0");
+  std::vector<Output> initialized;
+  std::vector<std::string> names;
+  for (const VariableHandle& v : variables) {
+    initialized.push_back(IsInitialized(s, v));
+    names.push_back(v.name());
+  }
+  const Output all = ops::ConstVector<std::string>(s, names);
+  if (names.empty()) return all;
+  const Output missing = ops::LogicalNot(s, ops::Pack(s.WithOpName("stack"), initialized));
+  const Output where = NodeBuilder(s, "Where").Input(missing).BuildOutput();
+  const Output indices = ops::Reshape(s, where, ops::ConstVector<int32_t>(s, {-1}));
+  return ops::GatherV2(s, all, indices, ops::Const<int32_t>(s, 0));
+}
+
+Output ReportUninitializedVariables(const Scope& s) {
+  std::vector<VariableHandle> all;
+  for (const char* collection : {kGlobalVariables, kLocalVariables}) {
+    absl::StatusOr<std::vector<VariableHandle>> some = VariablesOf(*s.graph(), collection);
+    s.UpdateStatus(some.status());
+    if (!some.ok()) return Output();
+    all.insert(all.end(), some->begin(), some->end());
+  }
+  return ReportUninitializedVariables(s, all);
 }
 
 absl::StatusOr<VariableHandle> GetGlobalStep(const Graph& graph) {

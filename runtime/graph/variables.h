@@ -11,6 +11,7 @@
 #define FERRY_RUNTIME_GRAPH_VARIABLES_H_
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -31,6 +32,8 @@ struct VariableHandle {
   Output initial_value;         // Empty when a meta graph doesn't say.
   Node* initializer = nullptr;  // "w/Assign".
   bool trainable = false;
+  // Of a part of a larger variable: of which, and where it lies in there. Null for a whole one.
+  std::shared_ptr<const proto::SaveSliceInfoDef> slice = nullptr;
 
   explicit operator bool() const { return ref.node != nullptr; }
   const std::string& name() const { return ref.node->name(); }  // "w". REQUIRES: not empty.
@@ -68,6 +71,7 @@ Initializer TruncatedNormalInitializer(double mean, double stddev,
 // Uniform within +-sqrt(6 / (fan_in + fan_out)), and normal with stddev
 // sqrt(2 / (fan_in + fan_out)) after truncation: Glorot and Bengio, "Understanding the difficulty
 // of training deep feedforward neural networks" (2010).
+double GlorotUniformLimit(const TensorShape& shape);
 Initializer GlorotUniformInitializer(std::optional<int64_t> seed = std::nullopt);
 Initializer GlorotNormalInitializer(std::optional<int64_t> seed = std::nullopt);
 
@@ -84,6 +88,7 @@ struct VariableOptions {
   std::vector<std::string> collections = {kGlobalVariables};
   Reuse reuse = Reuse::kNo;
   bool use_resource = false;
+  std::shared_ptr<const proto::SaveSliceInfoDef> slice = nullptr;  // For GetPartitionedVariable.
 };
 
 // tf.get_variable: the variable "<scope's prefix>/name". An error is the scope's status, and the
@@ -120,6 +125,13 @@ absl::StatusOr<VariableHandle> FromProto(const Graph& graph, const proto::Variab
 // The initializers of `variables` as one node, "init" unless the scope names it.
 Node* VariablesInitializer(const Scope& s, const std::vector<VariableHandle>& variables);
 Node* GlobalVariablesInitializer(const Scope& s);
+Node* LocalVariablesInitializer(const Scope& s);
+
+// tf.report_uninitialized_variables: a tensor with the names of those that aren't initialised when it
+// is fetched, under the scope "report_uninitialized_variables". Without a list: the global and local
+// variables.
+Output ReportUninitializedVariables(const Scope& s, const std::vector<VariableHandle>& variables);
+Output ReportUninitializedVariables(const Scope& s);
 
 // The int64 scalar "global_step" that counts training steps; made where there is none yet, outside
 // of any scope. FailedPrecondition when there are several.

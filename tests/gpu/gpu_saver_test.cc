@@ -74,6 +74,33 @@ TEST_F(GpuSaverTest, TheFilesAreThoseOfTheHost) {
   }
 }
 
+// One data file and one thread for each device.
+TEST_F(GpuSaverTest, ShardedSaves) {
+  std::vector<std::string> devices = gpus;
+  devices.push_back("/cpu:0");
+  SaverOptions sharded;
+  sharded.sharded = true;
+  Model m(Sizes(), devices, {}, sharded);
+  ASSERT_OK(m.Run("init"));
+  for (int i = 1; i <= 4; ++i) {
+    ASSERT_OK(m.Run("step"));
+    SaveOptions at;
+    at.global_step = i;
+    ASSERT_OK(m.saver->SaveAsync(m.session.get(), dir + "/m", at).status());
+    ASSERT_OK(m.Run("step"));
+    ASSERT_OK(m.saver->WaitForPending());
+    const std::string path = dir + "/m-" + std::to_string(i);
+    EXPECT_TRUE(VerifyCheckpoint(FileSystem::Posix(), path).damage.empty());
+    EXPECT_EQ((*CheckpointReader::Open(FileSystem::Posix(), path))->num_shards(),
+              static_cast<int>(devices.size()));
+    for (const auto& placement : {cpu, gpus}) {
+      Model to(Sizes(), placement);
+      ASSERT_OK(to.saver->Restore(to.session.get(), path));
+      to.ExpectSteps(static_cast<float>(2 * i - 1));
+    }
+  }
+}
+
 TEST_F(GpuSaverTest, RestoresIntoAnyPlacement) {
   Model from(Sizes(), gpus);
   ASSERT_OK(from.Run("init"));

@@ -17,14 +17,16 @@ _TF_MODULES = (
         "op_def_pb2 resource_handle_pb2 summary_pb2 tensor_pb2 tensor_shape_pb2 tensor_slice_pb2 "
         "types_pb2 variable_pb2 versions_pb2").split()),
     *("tensorflow.core.protobuf." + name for name in (
-        "meta_graph_pb2 saved_model_pb2 saver_pb2 tensor_bundle_pb2").split()),
+        "meta_graph_pb2 saved_model_pb2 saver_pb2 tensor_bundle_pb2 "
+        "trackable_object_graph_pb2").split()),
     "tensorflow.core.util.event_pb2",
     "tensorflow.core.util.saved_tensor_slice_pb2",
     "tensorflow.python.training.checkpoint_state_pb2",
 )
 
 # Messages that are kept as opaque bytes, which is the same on the wire.
-_OPAQUE = {"MetaGraphDef.object_graph_def", "TensorInfo.CompositeTensor.type_spec"}
+_OPAQUE = {"MetaGraphDef.object_graph_def", "TensorInfo.CompositeTensor.type_spec",
+           "TrackableObjectGraph.TrackableObject.has_checkpoint_values"}
 
 Field = descriptor_pb2.FieldDescriptorProto
 
