@@ -150,8 +150,8 @@ absl::Status EnsureDirectory(FileSystem* fs, const std::string& prefix) {
   return fs->SyncDir(DirName(directory));
 }
 
-// Adds an entry of another shard's to those of a checkpoint; where it lists parts, to those that are
-// known.
+// Adds an entry of another shard's to those of a checkpoint; where it lists parts, to those that
+// are known.
 absl::StatusOr<proto::BundleEntryProto*> MergeEntry(
     const std::string& key, const proto::BundleEntryProto& entry,
     std::map<std::string, proto::BundleEntryProto>* merged) {
@@ -460,8 +460,8 @@ absl::Status BundleWriter::CopyFromGpus(Filling* f) {
   return absl::OkStatus();
 }
 
-// Enqueues the copies of one GPU's pieces. Neighbouring small ones are gathered in the GPU's memory,
-// laid out as in the slot, and come in one copy.
+// Enqueues the copies of one GPU's pieces. Neighbouring small ones are gathered in the GPU's
+// memory, laid out as in the slot, and come in one copy.
 absl::Status BundleWriter::CopyFromGpu(GpuDevice* gpu, Filling* f) {
   std::vector<const GpuPiece*> held;
   absl::Status status;

@@ -171,8 +171,8 @@ absl::StatusOr<std::vector<std::string>> ListCheckpoints(FileSystem* fs,
 absl::StatusOr<std::string> GenerateCheckpointState(
     const std::string& dir, const std::string& model_checkpoint_path,
     const std::vector<std::string>& all_paths, const std::vector<double>& all_timestamps,
-    double last_preserved_timestamp, const std::string& latest_filename,
-    bool save_relative_paths, const CheckpointNotes& notes) {
+    double last_preserved_timestamp, const std::string& latest_filename, bool save_relative_paths,
+    const CheckpointNotes& notes) {
   if (latest_filename.empty() || BaseName(latest_filename) != latest_filename) {
     return InvalidArgument("'latest_filename' must not contain path components: '", latest_filename,
                            "'");
@@ -213,11 +213,10 @@ absl::Status UpdateCheckpointState(FileSystem* fs, const std::string& dir,
                                    double last_preserved_timestamp,
                                    const std::string& latest_filename, bool save_relative_paths,
                                    const CheckpointNotes& notes) {
-  FERRY_ASSIGN_OR_RETURN(
-      const std::string text,
-      GenerateCheckpointState(dir, model_checkpoint_path, all_paths, all_timestamps,
-                              last_preserved_timestamp, latest_filename, save_relative_paths,
-                              notes));
+  FERRY_ASSIGN_OR_RETURN(const std::string text,
+                         GenerateCheckpointState(dir, model_checkpoint_path, all_paths,
+                                                 all_timestamps, last_preserved_timestamp,
+                                                 latest_filename, save_relative_paths, notes));
   return WriteFileAtomically(fs, JoinPath(dir, latest_filename), text);
 }
 

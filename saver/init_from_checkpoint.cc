@@ -43,8 +43,8 @@ absl::Status Check(const CheckpointReader& reader, const Start& start) {
   FERRY_ASSIGN_OR_RETURN(const BundleReader::Entry* entry, reader.bundle().Lookup(start.tensor));
   PartialShape shape = v.shape();
   if (v.slice) {
-    shape = PartialShape(std::vector<int64_t>(v.slice->full_shape().begin(),
-                                              v.slice->full_shape().end()));
+    shape = PartialShape(
+        std::vector<int64_t>(v.slice->full_shape().begin(), v.slice->full_shape().end()));
   }
   if (!shape.CompatibleWith(PartialShape(entry->shape))) {
     return InvalidArgument("Shape of variable ", v.name(), " (", shape.DebugString(),

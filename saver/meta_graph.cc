@@ -8,8 +8,8 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
-#include "absl/strings/strip.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 #include "google/protobuf/io/tokenizer.h"
 #include "google/protobuf/text_format.h"
 #include "google/protobuf/util/message_differencer.h"
@@ -128,8 +128,8 @@ absl::StatusOr<proto::SaverDef> AddSaveNodes(Graph* graph, const std::vector<Sav
   // In a graph that was imported the scope may hold another Saver's nodes.
   const std::string filename_name = s.WithOpName("filename").UniqueOpName("filename");
   const Output default_name = text(exactly(s, filename_name + "/input"), options.filename);
-  const Output filename = ops::PlaceholderWithDefault(exactly(s, filename_name), default_name,
-                                                      PartialShape::Scalar());
+  const Output filename =
+      ops::PlaceholderWithDefault(exactly(s, filename_name), default_name, PartialShape::Scalar());
   const Output prefix = ops::PlaceholderWithDefault(in("Const"), filename, PartialShape::Scalar());
 
   std::map<std::string, std::vector<size_t>> shards;
@@ -201,8 +201,8 @@ absl::StatusOr<proto::SaverDef> AddSaveNodes(Graph* graph, const std::vector<Sav
     for (const auto& [device, members] : shards) {
       host = s.WithDevice(HostBeside(device));
       const std::string name = host.UniqueOpName("ShardedFilename");
-      const Output shard = ops::Const<int32_t>(exactly(host, name + "/shard"),
-                                               static_cast<int32_t>(names.size()));
+      const Output shard =
+          ops::Const<int32_t>(exactly(host, name + "/shard"), static_cast<int32_t>(names.size()));
       names.push_back(NodeBuilder(exactly(host, name), "ShardedFilename")
                           .Input(base)
                           .Input(shard)
@@ -213,15 +213,13 @@ absl::StatusOr<proto::SaverDef> AddSaveNodes(Graph* graph, const std::vector<Sav
     }
     FERRY_RETURN_IF_ERROR(s.status());
     const std::string name = host.UniqueOpName("MergeV2Checkpoints");
-    const Output parts =
-        ops::Pack(exactly(host, name + "/checkpoint_prefixes").WithControlDependencies(done), names);
-    Node* merge = NodeBuilder(exactly(host, name), "MergeV2Checkpoints")
-                      .Input(parts)
-                      .Input(prefix)
-                      .Build();
+    const Output parts = ops::Pack(
+        exactly(host, name + "/checkpoint_prefixes").WithControlDependencies(done), names);
+    Node* merge =
+        NodeBuilder(exactly(host, name), "MergeV2Checkpoints").Input(parts).Input(prefix).Build();
     MarkManualControl(merge);
-    saved = ops::Identity(host.WithControlDependencies({merge}).WithControlDependencies(done),
-                          prefix);
+    saved =
+        ops::Identity(host.WithControlDependencies({merge}).WithControlDependencies(done), prefix);
   }
   FERRY_RETURN_IF_ERROR(s.status());
 
@@ -462,9 +460,8 @@ namespace {
 constexpr char kSavers[] = "savers";
 
 bool HoldsVariables(const std::string& collection) {
-  static const char* const kNames[] = {kGlobalVariables,         kTrainableVariables,
-                                       kLocalVariables,          kModelVariables,
-                                       kMovingAverageVariables, kGlobalStep};
+  static const char* const kNames[] = {kGlobalVariables, kTrainableVariables,     kLocalVariables,
+                                       kModelVariables,  kMovingAverageVariables, kGlobalStep};
   return std::find(std::begin(kNames), std::end(kNames), collection) != std::end(kNames);
 }
 
@@ -755,8 +752,10 @@ absl::StatusOr<ImportedMetaGraph> ImportMetaGraph(const proto::MetaGraphDef& met
         def.SerializeToString(&v);
       }
     }
-    if (to.kind_case() != proto::CollectionDef::KIND_NOT_SET && to.kind_case() != from.kind_case()) {
-      return InvalidArgument("collection '", name, "' is of another kind in the graph than in the "
+    if (to.kind_case() != proto::CollectionDef::KIND_NOT_SET &&
+        to.kind_case() != from.kind_case()) {
+      return InvalidArgument("collection '", name,
+                             "' is of another kind in the graph than in the "
                              "meta graph");
     }
     // What a collection has already, it doesn't get twice; but for variables, of which TensorFlow
@@ -783,7 +782,8 @@ absl::StatusOr<ImportedMetaGraph> ImportMetaGraph(const proto::MetaGraphDef& met
 absl::StatusOr<std::string> SerializeMetaGraph(const proto::MetaGraphDef& meta) {
   const size_t size = meta.ByteSizeLong();
   if (size + kMessageCrcBytes > static_cast<size_t>(std::numeric_limits<int32_t>::max())) {
-    return InvalidArgument("the meta graph takes ", size, " bytes; protocol buffers end at 2 GiB. "
+    return InvalidArgument("the meta graph takes ", size,
+                           " bytes; protocol buffers end at 2 GiB. "
                            "Keep large constants in variables, or save with write_meta_graph off");
   }
   return SerializeWithCrc(meta);

@@ -3,11 +3,11 @@
 #include <sys/sysinfo.h>
 
 #include <algorithm>
-#include <deque>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <limits>
 #include <set>
@@ -31,8 +31,7 @@ namespace {
 
 double WallSeconds() { return absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch()); }
 double Monotonic() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
-      .count();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
 // All that a save needs once the snapshot is taken.
@@ -167,13 +166,14 @@ struct Saver::Rep {
   CheckpointNotes notes ABSL_GUARDED_BY(mu);
   std::thread worker ABSL_GUARDED_BY(mu);
 
-  std::deque<StagingRing> rings;    // One a shard.
+  std::deque<StagingRing> rings;     // One a shard.
   std::unique_ptr<ShadowPool> pool;  // Made with the worker.
 
   absl::Status CheckBuilt() const {
     if (built) return absl::OkStatus();
-    return FailedPrecondition("`build()` should be called before save if defer_build==True: call "
-                              "Build() before the saver is used");
+    return FailedPrecondition(
+        "`build()` should be called before save if defer_build==True: call "
+        "Build() before the saver is used");
   }
 
   // ---- The graph ----
@@ -306,8 +306,8 @@ struct Saver::Rep {
         return absl::OkStatus();
       };
     }
-    FERRY_ASSIGN_OR_RETURN(
-        job->snapshot, Snapshot::Take(session->variables(), variables, shadow, read_step));
+    FERRY_ASSIGN_OR_RETURN(job->snapshot,
+                           Snapshot::Take(session->variables(), variables, shadow, read_step));
     if (step) {
       if (*step < 0) {
         return InvalidArgument("global_step is ", *step, "; it must not be negative");
@@ -334,9 +334,8 @@ struct Saver::Rep {
                              "; its slice '", item.slice, "' of '", item.key, "' has ",
                              part.shape.DebugString());
     }
-    return strings
-               ? writer->AddSlice(item.key, part.full_shape, part.slice, snapshot->strings(i))
-               : writer->AddSlice(item.key, v.dtype(), part.full_shape, part.slice, source);
+    return strings ? writer->AddSlice(item.key, part.full_shape, part.slice, snapshot->strings(i))
+                   : writer->AddSlice(item.key, v.dtype(), part.full_shape, part.slice, source);
   }
 
   // Writes the checkpoint, then the state file; evicts. Runs on one thread at a time.
@@ -350,9 +349,9 @@ struct Saver::Rep {
       for (size_t i = 0; i < items.size(); ++i) shards[0].push_back(i);
     }
     // The rings of all shards together take about as much memory as one does alone.
-    const size_t slot_bytes =
-        std::max<size_t>(1, StagingRing::kUsualSlotBytes / StagingRing::kAlignment / shards.size()) *
-        StagingRing::kAlignment;
+    const size_t slot_bytes = std::max<size_t>(1, StagingRing::kUsualSlotBytes /
+                                                      StagingRing::kAlignment / shards.size()) *
+                              StagingRing::kAlignment;
     if (rings.size() < shards.size()) rings.resize(shards.size());
     BundleWriterOptions writing;
     for (size_t k = 0; k < shards.size(); ++k) {
@@ -378,14 +377,14 @@ struct Saver::Rep {
                            BundleWriter::Open(job->fs, job->prefix, writing));
     if (job->options.write_meta_graph) {
       FERRY_RETURN_IF_ERROR(
-          writer->AddFile(absl::StrCat(job->prefix, ".", job->options.meta_graph_suffix), *job->meta,
-                          BundleWriter::Named::kBeforeCommit));
+          writer->AddFile(absl::StrCat(job->prefix, ".", job->options.meta_graph_suffix),
+                          *job->meta, BundleWriter::Named::kBeforeCommit));
     }
     std::vector<absl::Status> written(shards.size());
     const auto write_shard = [&](size_t k) {
       for (const size_t i : shards[k]) {
-        written[k] = Add(writer->shard(k), items[i], job->snapshot.get(), &sources[i],
-                         static_cast<int>(i));
+        written[k] =
+            Add(writer->shard(k), items[i], job->snapshot.get(), &sources[i], static_cast<int>(i));
         if (!written[k].ok()) return;
       }
       written[k] = writer->shard(k)->FinishData();
@@ -777,8 +776,8 @@ absl::StatusOr<bool> Saver::SaveAsync(Session* session, const std::string& prefi
                     ? static_cast<int64_t>(info.totalram) * static_cast<int64_t>(info.mem_unit) / 4
                     : int64_t{1} << 30;
       }
-      rep_->pool = std::make_unique<ShadowPool>(static_cast<size_t>(limit),
-                                                rep_->options.shadow_pool_bytes);
+      rep_->pool =
+          std::make_unique<ShadowPool>(static_cast<size_t>(limit), rep_->options.shadow_pool_bytes);
       rep_->worker = std::thread([this] { rep_->Work(); });
     }
   }
@@ -816,10 +815,8 @@ namespace {
 
 // Waits for the copy.
 absl::StatusOr<Tensor> CopyToGpu(const Tensor& from, GpuDevice* gpu) {
-  FERRY_ASSIGN_OR_RETURN(Tensor to,
-                         Tensor::Allocate(from.dtype(), from.shape(), gpu->allocator()));
-  FERRY_RETURN_IF_ERROR(
-      gpu->CopyToDevice(GpuStream::kCompute, to.raw(), from.raw(), from.bytes()));
+  FERRY_ASSIGN_OR_RETURN(Tensor to, Tensor::Allocate(from.dtype(), from.shape(), gpu->allocator()));
+  FERRY_RETURN_IF_ERROR(gpu->CopyToDevice(GpuStream::kCompute, to.raw(), from.raw(), from.bytes()));
   GpuEvent done;
   FERRY_RETURN_IF_ERROR(gpu->Record(GpuStream::kCompute, &done));
   FERRY_RETURN_IF_ERROR(gpu->Synchronize(done));
@@ -865,10 +862,10 @@ absl::Status Saver::Restore(Session* session, const std::string& prefix) {
     if (!item.slice.empty()) {
       FERRY_ASSIGN_OR_RETURN(t.part, ParseShapeAndSlice(item.slice));
       if (t.part->full_shape != t.entry->shape) {
-        return InvalidArgument("tensor_name = ", item.key, "; shape in shape_and_slice spec ",
-                               t.part->full_shape.DebugString(),
-                               " does not match the shape stored in checkpoint: ",
-                               t.entry->shape.DebugString());
+        return InvalidArgument(
+            "tensor_name = ", item.key, "; shape in shape_and_slice spec ",
+            t.part->full_shape.DebugString(),
+            " does not match the shape stored in checkpoint: ", t.entry->shape.DebugString());
       }
       t.shape = t.part->shape;
     }
@@ -915,8 +912,8 @@ absl::Status Saver::Restore(Session* session, const std::string& prefix) {
         FERRY_ASSIGN_OR_RETURN(t.fresh, CopyToGpu(t.fresh, t.variable->gpu()));
       }
     } else {
-      requests.push_back({t.entry, fresh ? t.fresh.raw() : nullptr, absl::OkStatus(),
-                          t.variable->gpu()});
+      requests.push_back(
+          {t.entry, fresh ? t.fresh.raw() : nullptr, absl::OkStatus(), t.variable->gpu()});
     }
   }
   const auto read_all = [&]() -> absl::Status {
@@ -966,7 +963,8 @@ absl::Status Saver::Restore(Session* session, const std::string& prefix) {
     absl::StrAppend(&lost, lost.empty() ? "" : ", ", t->variable->name());
   }
   return Annotate(status, absl::StrCat("restoring in place, for want of memory, failed and left "
-                                       "these variables uninitialised: ", lost));
+                                       "these variables uninitialised: ",
+                                       lost));
 }
 
 std::vector<std::string> Saver::last_checkpoints() const {
@@ -995,7 +993,8 @@ namespace {
 // When the checkpoint was made, in seconds since 1970, as its files' times tell.
 absl::StatusOr<double> TimeOf(FileSystem* fs, const std::string& prefix) {
   absl::StatusOr<FileInfo> info = fs->Stat(IndexFileName(prefix));
-  if (absl::IsNotFound(info.status()) && CheckpointExists(fs, prefix)) info = fs->Stat(prefix);  // V1.
+  if (absl::IsNotFound(info.status()) && CheckpointExists(fs, prefix))
+    info = fs->Stat(prefix);  // V1.
   if (!info.ok()) return info.status();
   return static_cast<double>(info->mtime_ns) * 1e-9;
 }
@@ -1048,8 +1047,8 @@ absl::Status Saver::RecoverFromState(FileSystem* fs, const std::string& dir,
   rep_->notes = std::move(found);
   if (state->last_preserved_timestamp() > 0 && !clock_reset) {
     rep_->last_preserved_time = state->last_preserved_timestamp();
-    rep_->next_kept_time = state->last_preserved_timestamp() +
-                           rep_->options.keep_checkpoint_every_n_hours * 3600;
+    rep_->next_kept_time =
+        state->last_preserved_timestamp() + rep_->options.keep_checkpoint_every_n_hours * 3600;
   }
   return absl::OkStatus();
 }

@@ -1,5 +1,5 @@
-// The crc of a text file, in a comment line before everything else, where protobuf's text format and
-// so TensorFlow skips it:
+// The crc of a text file, in a comment line before everything else, where protobuf's text format
+// and so TensorFlow skips it:
 //
 //   # ferry crc32c: 1b2c3d4e
 #ifndef FERRY_SAVER_TEXT_CRC_H_
@@ -18,8 +18,8 @@ inline std::string TextCrcLine(absl::string_view rest) {
   return absl::StrFormat("# ferry crc32c: %08x\n", MaskCrc32c(Crc32c(rest)));
 }
 
-// Whether `text` is as it was written: false when it begins with such a line, or with what is left of
-// one (either half of its mark tells), that doesn't fit the rest. Files without one pass.
+// Whether `text` is as it was written: false when it begins with such a line, or with what is left
+// of one (either half of its mark tells), that doesn't fit the rest. Files without one pass.
 inline bool TextCrcMatches(absl::string_view text) {
   const std::string whole = TextCrcLine("");
   constexpr size_t kMark = 16, kHalf = 8;

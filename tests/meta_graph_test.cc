@@ -93,9 +93,8 @@ TEST_P(SaveNodesTest, AreThoseOfTensorFlow) {
   // And back.
   auto found = FindSaveItems(graph, *def);
   ASSERT_TRUE(found.ok()) << found.status();
-  std::sort(found->begin(), found->end(), [](auto& x, auto& y) {
-    return std::tie(x.key, x.slice) < std::tie(y.key, y.slice);
-  });
+  std::sort(found->begin(), found->end(),
+            [](auto& x, auto& y) { return std::tie(x.key, x.slice) < std::tie(y.key, y.slice); });
   ASSERT_EQ(found->size(), items.size());
   for (size_t i = 0; i < items.size(); ++i) {
     EXPECT_EQ((*found)[i].key, items[i].key);
@@ -118,8 +117,8 @@ TEST_P(SaveNodesTest, AreThoseOfTensorFlow) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, SaveNodesTest,
-                         ::testing::Values("unsharded", "options", "reshape", "map",
-                                           "sequential", "sharded", "one_device", "partitioned"));
+                         ::testing::Values("unsharded", "options", "reshape", "map", "sequential",
+                                           "sharded", "one_device", "partitioned"));
 
 TEST(MetaGraphTest, ReadsTextAsBinary) {
   for (const char* name : {"unsharded", "sharded", "collections"}) {
@@ -309,10 +308,10 @@ TEST(MetaGraphTest, TheListOfOpsAndDefaultAttributes) {
       EXPECT_EQ(op.summary(), "");
       EXPECT_EQ(op.description(), "");
     }
-    EXPECT_THAT(ops, ::testing::ElementsAre("AddV2", "Assign", "Const", "Identity", "MatMul", "Mul",
-                                            "NoOp", "Placeholder", "PlaceholderWithDefault",
-                                            "RandomUniform", "RestoreV2", "SaveV2", "Sub",
-                                            "VariableV2"));
+    EXPECT_THAT(
+        ops, ::testing::ElementsAre("AddV2", "Assign", "Const", "Identity", "MatMul", "Mul", "NoOp",
+                                    "Placeholder", "PlaceholderWithDefault", "RandomUniform",
+                                    "RestoreV2", "SaveV2", "Sub", "VariableV2"));
     EXPECT_EQ(meta->meta_info_def().stripped_default_attrs(), strip);
     const auto nodes = ByName(meta->graph_def());
     EXPECT_EQ(nodes.at("first/out").attr().count("transpose_a"), strip ? 0u : 1u);

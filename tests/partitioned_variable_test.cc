@@ -1,5 +1,5 @@
-// Partitioned variables: names, slices in checkpoints, restored whole, split otherwise or cut across;
-// and variables that start from a checkpoint.
+// Partitioned variables: names, slices in checkpoints, restored whole, split otherwise or cut
+// across; and variables that start from a checkpoint.
 #include "runtime/graph/partitioned_variable.h"
 
 #include <stdlib.h>
@@ -156,8 +156,7 @@ TEST_F(PartitionedVariableTest, RestoresWholeOrSplitOtherwise) {
     if (from == 0) {
       const Scope root(&saved.graph);
       const Output ref(saved.graph.FindNode("s/w"), 0);
-      ops::Assign(root.WithOpName("set"), ref,
-                  ops::Const(root, Tensor::Of<float>(values, {5, 3})));
+      ops::Assign(root.WithOpName("set"), ref, ops::Const(root, Tensor::Of<float>(values, {5, 3})));
       ASSERT_OK(saved.session()->Run({}, {}, {"set"}, nullptr));
     } else {
       ASSERT_OK(saved.MakeSaver()->Restore(saved.session(), Path("0")));
@@ -212,8 +211,8 @@ TEST_F(PartitionedVariableTest, AMapGivesAllPartsOneName) {
 TEST_F(PartitionedVariableTest, SlotsArePartsToo) {
   Model m({2, 1});
   AdamOptimizer adam(0.1f);
-  const Output loss = ops::Sum(m.root.WithOpName("loss"), m.whole,
-                               ops::ConstVector<int32_t>(m.root, {0, 1}));
+  const Output loss =
+      ops::Sum(m.root.WithOpName("loss"), m.whole, ops::ConstVector<int32_t>(m.root, {0, 1}));
   adam.Minimize(m.root, loss);
   ASSERT_OK(m.Init());
   ASSERT_OK(m.MakeSaver()->Save(m.session(), Path("m")).status());
@@ -284,8 +283,8 @@ TEST_F(PartitionedVariableTest, VariablesStartFromACheckpoint) {
   EXPECT_THAT(message({{"n", n}, {"/", "fresh/"}}), HasSubstr("Key a/w not found"));
   EXPECT_THAT(message({{"old/a/w", n}}), HasSubstr("Shape of variable count"));
 
-  ASSERT_OK(InitFromCheckpoint(fs_, dir_, {{"old/", "fresh/"}, {"n", n}, {"split", "parts"}},
-                               &graph));
+  ASSERT_OK(
+      InitFromCheckpoint(fs_, dir_, {{"old/", "fresh/"}, {"n", n}, {"split", "parts"}}, &graph));
   auto def = GetVariableCollection(graph, kGlobalVariables);
   EXPECT_EQ((*def)[0].initial_value_name(), "checkpoint_initializer:0");
   Session session(&graph);

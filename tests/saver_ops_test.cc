@@ -139,13 +139,11 @@ TEST_F(SaverOps, RestoringAssignsTakeEffectTogetherOrNotAtAll) {
   std::vector<Node*> together, sequential;
   const std::vector<Output> refs = {a, s, never, b};
   for (int i = 0; i < 4; ++i) {
-    together.push_back(
-        ops::Assign(root_, refs[static_cast<size_t>(i)], all->output(i)).node);
+    together.push_back(ops::Assign(root_, refs[static_cast<size_t>(i)], all->output(i)).node);
   }
   for (const Output& ref : refs) {
-    const Scope after = sequential.empty()
-                            ? root_
-                            : root_.WithControlDependencies({sequential.back()});
+    const Scope after =
+        sequential.empty() ? root_ : root_.WithControlDependencies({sequential.back()});
     Node* one = NodeBuilder(after, "RestoreV2")
                     .Input(prefix_)
                     .Input(ops::ConstVector<std::string>(after, {ref.node->name()}))

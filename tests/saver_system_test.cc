@@ -61,8 +61,8 @@ class SaverSystemTest : public ::testing::Test {
   std::string dir_;
 };
 
-// A trunk that was trained elsewhere gets a new last layer; only that one is trained. Then all of it
-// is saved, imported, and trained on.
+// A trunk that was trained elsewhere gets a new last layer; only that one is trained. Then all of
+// it is saved, imported, and trained on.
 TEST_F(SaverSystemTest, AnImportedGraphIsExtendedAndFineTuned) {
   {
     Graph graph;
@@ -92,10 +92,9 @@ TEST_F(SaverSystemTest, AnImportedGraphIsExtendedAndFineTuned) {
   const VariableHandle b = MakeVariable(root, "new_bias", Tensor::Of<float>({0, 0}));
   const Output logits = ops::BiasAdd(root, ops::MatMul(root, h, w.read), b.read);
   const Output labels = ops::Placeholder(root.WithOpName("labels"), DType::kInt64, {-1});
-  const Output loss = ops::Mean(
-      root.WithOpName("loss"),
-      ops::SparseSoftmaxCrossEntropyWithLogits(root, logits, labels).loss,
-      ops::ConstVector<int32_t>(root, {0}));
+  const Output loss = ops::Mean(root.WithOpName("loss"),
+                                ops::SparseSoftmaxCrossEntropyWithLogits(root, logits, labels).loss,
+                                ops::ConstVector<int32_t>(root, {0}));
   GradientDescentOptimizer optimizer(0.5);
   MinimizeOptions minimize;
   minimize.var_list = {w, b};
@@ -113,8 +112,8 @@ TEST_F(SaverSystemTest, AnImportedGraphIsExtendedAndFineTuned) {
     for (int k = 0; k < 3; ++k) x.push_back(std::sin(static_cast<float>(i * 3 + k)));
     y.push_back(x[x.size() - 3] > 0 ? 1 : 0);
   }
-  const std::vector<std::pair<std::string, Tensor>> feeds = {
-      {"x", Tensor::Of<float>(x, {40, 3})}, {"labels", Tensor::Of<int64_t>(y)}};
+  const std::vector<std::pair<std::string, Tensor>> feeds = {{"x", Tensor::Of<float>(x, {40, 3})},
+                                                             {"labels", Tensor::Of<int64_t>(y)}};
   std::vector<Tensor> out;
   ASSERT_OK(session.Run(feeds, {"loss"}, {}, &out));
   const float first = out[0].scalar<float>();

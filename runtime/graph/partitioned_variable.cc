@@ -75,8 +75,8 @@ PartitionedVariable GetPartitionedVariable(const Scope& s, const std::string& na
   if (!part.initializer && IsFloating(dtype)) {
     // The limits of the whole's Glorot initializer, for each of its parts.
     part.initializer = [&shape](const Scope& at, const TensorShape& own, DType type) {
-      return RandomUniformInitializer(-GlorotUniformLimit(shape), GlorotUniformLimit(shape))(at, own,
-                                                                                             type);
+      return RandomUniformInitializer(-GlorotUniformLimit(shape), GlorotUniformLimit(shape))(
+          at, own, type);
     };
   }
   const int count = shape.rank() == 0 ? 1 : partitions[static_cast<size_t>(v.axis)];
@@ -96,8 +96,7 @@ PartitionedVariable GetPartitionedVariable(const Scope& s, const std::string& na
     }
     if (shape.rank() > 0) offset += own.dim(v.axis);
     part.slice = slice;
-    VariableHandle h =
-        GetVariable(s, absl::StrCat(name, "/part_", i), own, dtype, part);
+    VariableHandle h = GetVariable(s, absl::StrCat(name, "/part_", i), own, dtype, part);
     if (!h) {
       v.parts.clear();
       return v;
@@ -117,8 +116,8 @@ Output PartitionedVariable::AsTensor(const Scope& s) const {
     for (const VariableHandle& p : parts) reads.push_back(p.read);
     const Scope at =
         plain.WithPrefix(s.graph()->UniqueName(absl::StrCat(name, "/ConcatPartitions")));
-    const Output on = ops::Const<int32_t>(at.WithPrefix(at.prefix() + "/concat").WithOpName("axis"),
-                                          axis);
+    const Output on =
+        ops::Const<int32_t>(at.WithPrefix(at.prefix() + "/concat").WithOpName("axis"), axis);
     whole = ops::ConcatV2(at.WithOpName("concat"), reads, on);
   }
   return ops::Identity(plain.WithPrefix("").WithOpName(name), whole);

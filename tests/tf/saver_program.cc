@@ -76,8 +76,7 @@ struct Model {
   }
   absl::Status Print(Session* session) {
     std::vector<Tensor> out;
-    FERRY_RETURN_IF_ERROR(session->Run(
-        {}, {value.name(), b.read.name(), s.read.name()}, {}, &out));
+    FERRY_RETURN_IF_ERROR(session->Run({}, {value.name(), b.read.name(), s.read.name()}, {}, &out));
     std::cout << "w " << out[0].DebugString(100) << "\nb " << out[1].DebugString() << "\ns "
               << out[2].DebugString() << "\n";
     return absl::OkStatus();
