@@ -207,11 +207,11 @@ struct InspectCommand {
   bool all_tensors = false, all_names = false, json = false;
 
   void Register(CLI::App* app) {
-    app->add_option("checkpoint,--file_name", what,
-                    "A checkpoint's prefix, or a folder of checkpoints");
+    CLI::Option* const checkpoint = app->add_option(
+        "checkpoint,--file_name", what, "A checkpoint's prefix, or a folder of checkpoints");
     // As required(), which would ask for the option's name alone.
-    app->parse_complete_callback([this] {
-      if (what.empty()) throw CLI::RequiredError("checkpoint (or --file_name)");
+    app->parse_complete_callback([checkpoint] {
+      if (checkpoint->count() == 0) throw CLI::RequiredError("checkpoint (or --file_name)");
     });
     app->add_flag("--all_tensors", all_tensors, "Print the values too");
     app->add_flag("--all_tensor_names", all_names, "Print names, dtypes and shapes, as without it");
