@@ -62,6 +62,13 @@ Scope Scope::WithControlDependencies(const std::vector<Node*>& nodes) const {
 Scope Scope::WithNoControlDependencies() const {
   Scope child = *this;
   child.control_.clear();
+  child.context_ = nullptr;
+  return child;
+}
+
+Scope Scope::InContext(std::shared_ptr<ControlFlowContext> context) const {
+  Scope child = *this;
+  child.context_ = std::move(context);
   return child;
 }
 
@@ -156,9 +163,20 @@ Node* NodeBuilder::Build() {
   if (!scope_.colocation().empty() && !attrs_.contains("_class")) {
     attrs_["_class"] = MakeAttr(scope_.colocation());
   }
-  absl::StatusOr<Node*> node = scope_.graph()->AddNode(
-      scope_.UniqueOpName(op_), op_, std::move(attrs_), flat, control, scope_.device());
+  const std::string name = scope_.UniqueOpName(op_);
+  ControlFlowContext* const context = scope_.context().get();
+  if (context != nullptr) {
+    const bool ordered =
+        !flat.empty() || std::any_of(control.begin(), control.end(),
+                                     [&](const Node* c) { return context->Contains(c); });
+    if (!ordered) control.push_back(context->pivot());
+    for (Output& o : flat) o = context->AddValue(scope_.WithPrefix(name), o);
+    if (!scope_.ok()) return nullptr;
+  }
+  absl::StatusOr<Node*> node = scope_.graph()->AddNode(name, op_, std::move(attrs_), flat, control,
+                                                       scope_.device());
   if (!node.ok()) return fail(node.status());
+  if (context != nullptr) context->AddOp(*node);
   return *node;
 }
 

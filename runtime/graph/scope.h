@@ -21,6 +21,22 @@
 
 namespace ferry {
 
+class Scope;
+
+// A branch of a conditional while its ops are made: what they take from outside goes through a
+// Switch. See cond.h.
+class ControlFlowContext {
+ public:
+  virtual ~ControlFlowContext() = default;
+  // What an op in here takes in place of `value`. Nodes that it takes are made in `s`.
+  virtual Output AddValue(const Scope& s, Output value) = 0;
+  // Called for each op that was made in here.
+  virtual void AddOp(Node* node) = 0;
+  virtual bool Contains(const Node* node) const = 0;
+  // The node that runs when the branch does: an op without inputs depends on it.
+  virtual Node* pivot() const = 0;
+};
+
 class Scope {
  public:
   explicit Scope(Graph* graph);  // The root: no prefix.
@@ -45,7 +61,10 @@ class Scope {
     return op_name_.empty() ? WithOpName(name) : *this;
   }
   Scope WithControlDependencies(const std::vector<Node*>& nodes) const;  // Besides those it has.
+  // Nor within a branch: as tf.control_dependencies(None).
   Scope WithNoControlDependencies() const;
+  // Ops belong to this branch.
+  Scope InContext(std::shared_ptr<ControlFlowContext> context) const;
   Scope WithDevice(const std::string& device) const;
   Scope ColocateWith(Node* node) const;  // Attribute _class = ["loc:@name"].
   Scope ClearColocation() const;
@@ -59,6 +78,8 @@ class Scope {
   const std::vector<Node*>& control_dependencies() const { return control_; }
   const std::string& device() const { return device_; }
   const std::vector<std::string>& colocation() const { return colocation_; }
+  // Null outside of conditionals.
+  const std::shared_ptr<ControlFlowContext>& context() const { return context_; }
 
  private:
   struct Shared {
@@ -69,6 +90,7 @@ class Scope {
   std::string prefix_, op_name_, device_;
   std::vector<Node*> control_;
   std::vector<std::string> colocation_;
+  std::shared_ptr<ControlFlowContext> context_;
 };
 
 // Makes one node. Type attributes and list lengths are inferred from the inputs.

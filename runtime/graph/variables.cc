@@ -6,9 +6,11 @@
 #include <limits>
 #include <utility>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "runtime/base/status.h"
+#include "runtime/graph/cond.h"
 #include "runtime/graph/gradients.h"
 #include "runtime/graph/ops.h"
 
@@ -129,6 +131,81 @@ double GlorotScale(const TensorShape& shape) {
   return 1.0 / std::max(1.0, (in + out) / 2);
 }
 
+// `node` again, named after the variable `var_name` that it is to initialise, with other inputs.
+Node* CopyForInitialValue(const Scope& s, const Node& node, const std::string& var_name,
+                          const std::vector<Output>& inputs) {
+  AttrMap attrs = node.attrs();
+  if (!s.colocation().empty()) attrs["_class"] = MakeAttr(s.colocation());
+  // A value comes in where a reference did.
+  const std::string op = node.op() == "RefSwitch" ? "Switch" : node.op();
+  absl::StatusOr<Node*> copy =
+      s.graph()->AddNode(s.graph()->UniqueName(absl::StrCat(node.name(), "_", var_name)), op,
+                         std::move(attrs), inputs, {}, node.device());
+  s.UpdateStatus(copy.status());
+  return copy.ok() ? *copy : nullptr;
+}
+
+// Whether a variable is initialized is asked of the variable itself. TensorFlow doesn't replace what
+// is read of a resource variable, either.
+bool IsAskedDirectly(const Node& node) {
+  return node.op() == "IsVariableInitialized" || node.op() == "VarIsInitializedOp" ||
+         node.op() == "ReadVariableOp";
+}
+
+// The variable of the graph that `node` is; empty for one in no collection.
+VariableHandle ListedVariable(const Node* node) {
+  for (const char* collection : {kGlobalVariables, kLocalVariables}) {
+    absl::StatusOr<std::vector<VariableHandle>> all = VariablesOf(*node->graph(), collection);
+    if (!all.ok()) continue;
+    for (const VariableHandle& v : *all) {
+      if (v.ref.node == node) return v;
+    }
+  }
+  return VariableHandle();
+}
+
+// `value`, with every variable that it depends on replaced by its InitializedValue; the nodes
+// between are copied. A value that depends on a loop stays as it is.
+Output SafeInitialValue(const Scope& s, Output value, const std::string& var_name) {
+  if (!s.ok()) return Output();
+  // Ancestors, each after its inputs.
+  std::vector<Node*> order;
+  absl::flat_hash_map<Node*, bool> done;
+  std::vector<std::pair<Node*, int>> path = {{value.node, 0}};
+  done[value.node] = false;
+  while (!path.empty()) {
+    auto& [node, next] = path.back();
+    if (IsAskedDirectly(*node) || next == node->num_inputs()) {
+      done[node] = true;
+      order.push_back(node);
+      path.pop_back();
+      continue;
+    }
+    Node* const input = node->input(next++).node;
+    auto [it, fresh] = done.emplace(input, false);
+    if (fresh) {
+      path.emplace_back(input, 0);
+    } else if (!it->second) {
+      return value;
+    }
+  }
+  absl::flat_hash_map<Node*, Node*> safe;
+  for (Node* node : order) {
+    Node*& replaced = safe[node];
+    replaced = node;
+    if (node->op() == "VariableV2" || node->op() == "Variable") {
+      const VariableHandle v = ListedVariable(node);
+      if (v && v.initial_value.node != nullptr) replaced = InitializedValue(s, v).node;
+    } else if (!IsAskedDirectly(*node)) {
+      std::vector<Output> inputs = node->inputs();
+      for (Output& o : inputs) o.node = safe[o.node];
+      if (inputs != node->inputs()) replaced = CopyForInitialValue(s, *node, var_name, inputs);
+    }
+    if (!s.ok()) return Output();
+  }
+  return Output(safe[value.node], value.index);
+}
+
 // Where a new variable goes and how the value that it starts with is made.
 struct NewVariable {
   std::string full_name;
@@ -143,7 +220,7 @@ struct NewVariable {
 };
 
 // The nodes of a resource variable, after its initial value's. `s` is the scope of its own name.
-void MakeResource(const Scope& s, const NewVariable& v, VariableHandle* h) {
+void MakeResource(const Scope& s, const NewVariable& v, Output assigned, VariableHandle* h) {
   h->ref = NodeBuilder(AsScope(s), "VarHandleOp")
                .Attr("shape", v.shape)
                .Attr("dtype", v.dtype)
@@ -152,7 +229,7 @@ void MakeResource(const Scope& s, const NewVariable& v, VariableHandle* h) {
                .BuildOutput();
   const Scope plain = s.ClearColocation();
   ops::VarIsInitializedOp(plain.WithPrefix(v.full_name + "/IsInitialized"), h->ref);
-  h->initializer = ops::AssignVariableOp(plain.WithOpName("Assign"), h->ref, h->initial_value);
+  h->initializer = ops::AssignVariableOp(plain.WithOpName("Assign"), h->ref, assigned);
   h->read = ops::ReadVariableOp(plain.WithPrefix(v.full_name + "/Read"), h->ref, v.dtype);
 }
 
@@ -170,12 +247,14 @@ VariableHandle Create(const Scope& scope, const NewVariable& v, const VariableOp
   h.trainable = options.trainable;
   h.slice = options.slice;
   h.initial_value = v.initial_value(s);
+  const Output assigned = SafeInitialValue(s.WithColocation(outer), h.initial_value, v.full_name);
   if (options.use_resource) {
-    MakeResource(outer.empty() ? s.WithColocation({absl::StrCat("loc:@", v.full_name)}) : s, v, &h);
+    MakeResource(outer.empty() ? s.WithColocation({absl::StrCat("loc:@", v.full_name)}) : s, v,
+                 assigned, &h);
   } else {
     h.ref = ops::VariableV2(AsScope(s), v.shape, v.dtype);
     s = s.WithColocation(outer).ColocateWith(h.ref.node);
-    Output assign = ops::Assign(s, h.ref, h.initial_value);
+    Output assign = ops::Assign(s, h.ref, assigned);
     h.initializer = assign.node;
     h.read = ops::Identity(s.WithOpName("read"), h.ref);
   }
@@ -342,6 +421,43 @@ VariableHandle MakeVariable(const Scope& s, const std::string& name, const Tenso
       [&](const Scope& own) { return ops::Const(own.WithOpName("initial_value"), initial_value); },
       /*own_group=*/false};
   return Create(s, v, options);
+}
+
+VariableHandle MakeVariable(const Scope& s, const std::string& name, Output initial_value,
+                            const VariableOptions& options) {
+  if (!s.ok()) return VariableHandle();
+  const std::string full = FullName(s, name);
+  if (initial_value.node == nullptr || !initial_value.shape().fully_defined()) {
+    s.UpdateStatus(InvalidArgument("initial_value must have a shape specified: variable '", full,
+                                   "'"));
+    return VariableHandle();
+  }
+  NewVariable v{s.graph()->UniqueName(full), initial_value.shape(),
+                BaseType(initial_value.dtype()), [&](const Scope&) { return initial_value; },
+                /*own_group=*/false};
+  return Create(s, v, options);
+}
+
+Output InitializedValue(const Scope& scope, const VariableHandle& v) {
+  const Scope s = scope.WithNoControlDependencies();
+  if (v.initial_value.node == nullptr) {
+    s.UpdateStatus(FailedPrecondition("the initial value of variable '", v.name(),
+                                      "' is not known"));
+    return Output();
+  }
+  if (v.is_resource()) {
+    return Cond(
+        s, ops::VarIsInitializedOp(s, v.ref),
+        [&](const Scope& b) {
+          return ops::Identity(b, ops::ReadVariableOp(b.NewSubScope("Read"), v.ref, v.dtype()));
+        },
+        [&](const Scope&) { return v.initial_value; });
+  }
+  Output initialized =
+      ops::IsVariableInitialized(s.ClearColocation().ColocateWith(v.ref.node), v.ref);
+  return Cond(
+      s, initialized, [&](const Scope& b) { return ops::Identity(b.WithOpName("read"), v.ref); },
+      [&](const Scope&) { return v.initial_value; });
 }
 
 VariableHandle MakeSlot(const Scope& s, const VariableHandle& primary, const std::string& name) {

@@ -104,6 +104,16 @@ VariableHandle GetVariable(const Scope& s, const std::string& name, const Tensor
 VariableHandle MakeVariable(const Scope& s, const std::string& name, const Tensor& initial_value,
                             const VariableOptions& options = {});
 
+// The same with a value that the graph computes, of a known shape. Where it depends on other
+// variables, what initialises this one takes their InitializedValue instead, so that the order in
+// which variables are initialised doesn't matter.
+VariableHandle MakeVariable(const Scope& s, const std::string& name, Output initial_value,
+                            const VariableOptions& options = {});
+
+// Variable.initialized_value(): the variable's value, or its initial value while it has none. A
+// tf.cond in `s`.
+Output InitializedValue(const Scope& s, const VariableHandle& v);
+
 // What tf.train's slots are: a variable of `name` (a full one, made unique), zero at first, with the
 // shape and dtype of `primary` and colocated with it. Not trainable.
 VariableHandle MakeSlot(const Scope& s, const VariableHandle& primary, const std::string& name);

@@ -17,7 +17,7 @@ _TF_MODULES = (
         "op_def_pb2 resource_handle_pb2 summary_pb2 tensor_pb2 tensor_shape_pb2 tensor_slice_pb2 "
         "types_pb2 variable_pb2 versions_pb2").split()),
     *("tensorflow.core.protobuf." + name for name in (
-        "meta_graph_pb2 saved_model_pb2 saver_pb2 tensor_bundle_pb2 "
+        "control_flow_pb2 meta_graph_pb2 saved_model_pb2 saver_pb2 tensor_bundle_pb2 "
         "trackable_object_graph_pb2").split()),
     "tensorflow.core.util.event_pb2",
     "tensorflow.core.util.saved_tensor_slice_pb2",
