@@ -524,6 +524,7 @@ absl::Status BundleWriter::FinishOldest() {
     crc->crc = ExtendCrc32c(crc->crc, ring_->slot(f.slot) + p.at, p.n);
     crc->left -= p.n;
     if (crc->left == 0) crc->entry->set_crc32c(MaskCrc32c(crc->crc));
+    FERRY_RETURN_IF_ERROR(p.source->Arrived(p.offset, ring_->slot(f.slot) + p.at, p.n));
   }
   return Write(f.slot, f.size, f.file_offset);
 }
@@ -534,7 +535,9 @@ absl::Status BundleWriter::AppendSource(ByteSource* source, uint64_t size,
   uint32_t crc = 0;
   for (uint64_t done = 0; done < size;) {
     const size_t n = std::min<uint64_t>(size - done, ring_->slot_bytes() - filled_);
-    FERRY_RETURN_IF_ERROR(source->Copy(done, n, ring_->slot(slot_) + filled_, &crc));
+    char* const to = ring_->slot(slot_) + filled_;
+    FERRY_RETURN_IF_ERROR(source->Copy(done, n, to, &crc));
+    FERRY_RETURN_IF_ERROR(source->Arrived(done, to, n));
     done += n;
     offset_ += n;
     filled_ += n;

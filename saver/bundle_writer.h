@@ -67,6 +67,12 @@ class ByteSource {
   // Copies bytes [offset, offset + n) to `dst` and extends `*crc` by the bytes at `dst`. Not called
   // for a source with a gpu().
   virtual absl::Status Copy(uint64_t offset, size_t n, char* dst, uint32_t* crc) = 0;
+  // Told of each piece when it lies in the host's memory on its way to the file, in order. An error
+  // ends the writing.
+  virtual absl::Status Arrived(uint64_t offset, const char* bytes, size_t n) {
+    (void)offset, (void)bytes, (void)n;
+    return absl::OkStatus();
+  }
 
   // The GPU in whose memory the bytes lie: then the writer brings them to the host itself, some
   // slots at a time, and the source has to live until FinishData.

@@ -371,7 +371,9 @@ struct Saver::Rep {
       }
     }
     std::deque<SnapshotSource> sources;  // Until FinishData.
-    for (int i = 0; i < job->snapshot->size(); ++i) sources.emplace_back(job->snapshot.get(), i);
+    for (int i = 0; i < job->snapshot->size(); ++i) {
+      sources.emplace_back(job->snapshot.get(), i, job->options.allow_nan);
+    }
     // Holds the directory's lock until the end of this function.
     FERRY_ASSIGN_OR_RETURN(std::unique_ptr<BundleWriter> writer,
                            BundleWriter::Open(job->fs, job->prefix, writing));

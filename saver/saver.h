@@ -76,6 +76,8 @@ struct SaveOptions {
   bool write_meta_graph = true;
   bool write_state = true;
   bool strip_default_attrs = false;
+  // Off: a NaN in a variable is FailedPrecondition, naming it, and there is no new checkpoint.
+  bool allow_nan = true;
 };
 
 enum class WhenBusy { kWait, kSkip };

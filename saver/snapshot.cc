@@ -423,4 +423,65 @@ SnapshotStats Snapshot::stats() const {
   return total;
 }
 
+namespace {
+
+// The first NaN of `n` numbers: those whose bits without the sign are beyond infinity's. -1: none.
+template <typename Bits>
+int64_t FirstNan(const char* bytes, size_t n, Bits infinity) {
+  constexpr Bits kSign = static_cast<Bits>(Bits{1} << (8 * sizeof(Bits) - 1));
+  auto is_nan = [&](size_t i) {
+    Bits b;
+    memcpy(&b, bytes + i * sizeof(Bits), sizeof(Bits));
+    return static_cast<Bits>(b & static_cast<Bits>(~kSign)) > infinity;
+  };
+  bool any = false;  // Without a branch in the loop, which is then as fast as the memory.
+  for (size_t i = 0; i < n; ++i) any |= is_nan(i);
+  if (!any) return -1;
+  size_t i = 0;
+  while (!is_nan(i)) ++i;
+  return static_cast<int64_t>(i);
+}
+
+int64_t FirstNan(DType dtype, const char* bytes, size_t n) {
+  switch (dtype) {
+    case DType::kFloat:
+      return FirstNan<uint32_t>(bytes, n, 0x7f800000u);
+    case DType::kDouble:
+      return FirstNan<uint64_t>(bytes, n, 0x7ff0000000000000u);
+    case DType::kHalf:
+      return FirstNan<uint16_t>(bytes, n, 0x7c00);
+    case DType::kBfloat16:
+      return FirstNan<uint16_t>(bytes, n, 0x7f80);
+    default:
+      return -1;
+  }
+}
+
+}  // namespace
+
+absl::Status SnapshotSource::Arrived(uint64_t offset, const char* bytes, size_t n) {
+  const Variable& v = snapshot_->variable(i_);
+  if (allow_nan_ || !IsFloating(v.dtype())) return absl::OkStatus();
+  const size_t size = ElementSize(v.dtype());
+  auto check = [&](uint64_t at, const char* from, size_t count) -> absl::Status {
+    const int64_t found = FirstNan(v.dtype(), from, count);
+    if (found < 0) return absl::OkStatus();
+    return FailedPrecondition("variable '", v.name(), "' has a NaN, at element ",
+                              at / size + static_cast<uint64_t>(found),
+                              ": it is not saved, and the checkpoint before stays as it is "
+                              "(allow_nan would save it)");
+  };
+  if (!part_.empty()) {
+    const size_t more = std::min(size - part_.size(), n);
+    part_.append(bytes, more);
+    offset += more;
+    bytes += more;
+    n -= more;
+    if (part_.size() < size) return absl::OkStatus();
+    FERRY_RETURN_IF_ERROR(check(offset - size, part_.data(), 1));
+  }
+  part_.assign(bytes + n / size * size, n % size);
+  return check(offset, bytes, n / size);
+}
+
 }  // namespace ferry

@@ -26,6 +26,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -149,11 +150,14 @@ class Snapshot {
 // One variable of a snapshot, as BundleWriter takes it. Both are borrowed.
 class SnapshotSource : public ByteSource {
  public:
-  SnapshotSource(Snapshot* snapshot, int i) : snapshot_(snapshot), i_(i) {}
+  // Without `allow_nan` a NaN in the variable is FailedPrecondition, naming it and the element.
+  SnapshotSource(Snapshot* snapshot, int i, bool allow_nan = true)
+      : snapshot_(snapshot), i_(i), allow_nan_(allow_nan) {}
   absl::Status Copy(uint64_t offset, size_t n, char* dst, uint32_t* crc) override {
     *crc = snapshot_->Read(i_, offset, n, dst, *crc);
     return absl::OkStatus();
   }
+  absl::Status Arrived(uint64_t offset, const char* bytes, size_t n) override;
   GpuDevice* gpu() const override { return snapshot_->variable(i_).gpu(); }
   absl::StatusOr<const void*> Hold(uint64_t offset, size_t n) override {
     return snapshot_->Hold(i_, offset, n);
@@ -163,6 +167,8 @@ class SnapshotSource : public ByteSource {
  private:
   Snapshot* const snapshot_;
   const int i_;
+  const bool allow_nan_;
+  std::string part_;  // The beginning of an element that two pieces share.
 };
 
 }  // namespace ferry
