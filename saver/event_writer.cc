@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cfloat>
 #include <cmath>
 #include <cstring>
 #include <utility>
@@ -51,49 +50,7 @@ std::string HostName() {
   return name;
 }
 
-const std::vector<double>& BucketLimits() {
-  static const auto* const limits = [] {
-    std::vector<double> positive;
-    for (double v = 1e-12; v < 1e20; v *= 1.1) positive.push_back(v);
-    positive.push_back(DBL_MAX);
-    auto* all = new std::vector<double>();
-    for (auto it = positive.rbegin(); it != positive.rend(); ++it) all->push_back(-*it);
-    all->push_back(0.0);
-    all->insert(all->end(), positive.begin(), positive.end());
-    return all;
-  }();
-  return *limits;
-}
-
 }  // namespace
-
-proto::HistogramProto MakeHistogram(absl::Span<const double> values) {
-  const std::vector<double>& limits = BucketLimits();
-  std::vector<double> counts(limits.size());
-  proto::HistogramProto histogram;
-  double min = DBL_MAX, max = -DBL_MAX, sum = 0, sum_squares = 0;
-  for (const double value : values) {
-    const size_t bucket = std::upper_bound(limits.begin(), limits.end(), value) - limits.begin();
-    ++counts[std::min(bucket, limits.size() - 1)];  // DBL_MAX lies in the last one.
-    min = std::min(min, value);
-    max = std::max(max, value);
-    sum += value;
-    sum_squares += value * value;
-  }
-  histogram.set_min(min);
-  histogram.set_max(max);
-  histogram.set_num(static_cast<double>(values.size()));
-  histogram.set_sum(sum);
-  histogram.set_sum_squares(sum_squares);
-  for (size_t i = 0; i < limits.size(); ++i) {
-    if (counts[i] == 0) {
-      while (i + 1 < limits.size() && counts[i + 1] == 0) ++i;
-    }
-    histogram.add_bucket_limit(limits[i]);
-    histogram.add_bucket(counts[i]);
-  }
-  return histogram;
-}
 
 void AppendRecord(absl::string_view data, std::string* out) {
   char header[kHeaderSize];
@@ -199,6 +156,14 @@ absl::Status FileWriter::AddSummary(const proto::Summary& summary, int64_t step)
   return AddEvent(std::move(event));
 }
 
+absl::Status FileWriter::AddSummary(absl::string_view serialized, int64_t step) {
+  proto::Summary summary;
+  if (!summary.ParseFromArray(serialized.data(), static_cast<int>(serialized.size()))) {
+    return InvalidArgument(serialized.size(), " bytes for '", path_, "' are no serialized Summary");
+  }
+  return AddSummary(summary, step);
+}
+
 absl::Status FileWriter::AddScalar(absl::string_view tag, float value, int64_t step) {
   proto::Summary summary;
   proto::Summary::Value* const entry = summary.add_value();
@@ -233,6 +198,18 @@ absl::Status FileWriter::AddGraph(const proto::GraphDef& graph) {
     return InvalidArgument("a graph for '", path_, "' can't be serialized");
   }
   return AddEvent(std::move(event));
+}
+
+absl::Status FileWriter::AddGraph(const Graph& graph) {
+  proto::GraphDef def;
+  graph.ToGraphDef(&def);
+  for (proto::NodeDef& node : *def.mutable_node()) {
+    const Node* of = graph.FindNode(node.name());
+    if (of->num_outputs() == 0) continue;
+    auto* shapes = (*node.mutable_attr())["_output_shapes"].mutable_list();
+    for (int i = 0; i < of->num_outputs(); ++i) ToProto(of->output_shape(i), shapes->add_shape());
+  }
+  return AddGraph(def);
 }
 
 absl::Status FileWriter::AddMetaGraph(const proto::MetaGraphDef& meta_graph) {

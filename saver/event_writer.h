@@ -28,6 +28,8 @@
 #include "proto/summary.pb.h"
 #include "runtime/base/file_system.h"
 #include "runtime/base/mutex.h"
+#include "runtime/graph/graph.h"
+#include "runtime/op/histogram.h"
 
 namespace ferry {
 
@@ -58,7 +60,11 @@ class FileWriter {
   absl::Status AddHistogram(absl::string_view tag, absl::Span<const float> values, int64_t step);
   absl::Status AddHistogram(absl::string_view tag, absl::Span<const double> values, int64_t step);
   absl::Status AddSummary(const proto::Summary& summary, int64_t step);
+  // What a summary op gave. InvalidArgument for bytes that are no Summary.
+  absl::Status AddSummary(absl::string_view serialized, int64_t step);
   absl::Status AddGraph(const proto::GraphDef& graph);
+  // The same with the shapes of all outputs, which TensorBoard writes at the edges.
+  absl::Status AddGraph(const Graph& graph);
   absl::Status AddMetaGraph(const proto::MetaGraphDef& meta_graph);
   // A log with status START tells TensorBoard to forget events of this step and later ones that
   // earlier files hold: what a resumed run writes first.
@@ -94,10 +100,6 @@ class FileWriter {
   bool closed_ ABSL_GUARDED_BY(mu_) = false;   // … and the file is closed.
   std::thread thread_;
 };
-
-// The histogram of `values` in TensorFlow's buckets: limits grow by a tenth from ±1e-12 to ±1e20,
-// then ±DBL_MAX; a run of empty buckets is one. Values are finite.
-proto::HistogramProto MakeHistogram(absl::Span<const double> values);
 
 // Appends one record to `out`.
 void AppendRecord(absl::string_view data, std::string* out);

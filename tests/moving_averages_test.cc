@@ -127,6 +127,25 @@ TEST_F(MovingAveragesTest, OfAVariable) {
   EXPECT_EQ(Fetch(&session, {ema.average(v).ref}), (V{{0.1989998072385788f}}));
 }
 
+TEST_F(MovingAveragesTest, OfAResourceVariable) {
+  VariableOptions options;
+  options.use_resource = true;
+  VariableHandle v = MakeVariable(root, "v", Tensor::Scalar(0.0f), options);
+  ExponentialMovingAverage ema(0.99);
+  Node* update = ema.Apply(root, {v});
+  ASSERT_TRUE(root.ok()) << root.status();
+  VariableHandle shadow = ema.average(v);
+  EXPECT_TRUE(shadow.is_resource());
+  Node* set = AssignTo(root, v, ops::Const<float>(root, 10));
+  Node* init = GlobalVariablesInitializer(root);
+  Session session(&graph);
+  std::vector<Tensor> out;
+  ASSERT_EQ(session.Run({}, {}, {init}, &out), absl::OkStatus());
+  ASSERT_EQ(session.Run({}, {}, {set}, &out), absl::OkStatus());
+  ASSERT_EQ(session.Run({}, {}, {update}, &out), absl::OkStatus());
+  EXPECT_EQ(Fetch(&session, {v.read, shadow.read}), (V{{10}, {0.099999905f}}));
+}
+
 TEST_F(MovingAveragesTest, ShadowsStartWithTheVariableWhateverIsInitializedFirst) {
   VariableHandle v = MakeVariable(root, "v", Tensor::Scalar(3.0f));
   ExponentialMovingAverage ema(0.99);
@@ -207,7 +226,10 @@ TEST_F(MovingAveragesTest, CondIsTensorFlows) {
   Output x = ops::Placeholder(root.WithOpName("x"), DType::kFloat, {2});
   Output first = Cond(
       root, p, [&](const Scope& s) { return ops::Square(s, x); },
-      [&](const Scope& s) { return ops::Const(s, Tensor::Of<float>({5, 6})); }, "first");
+      [&](const Scope& s) {
+        return ops::Const(s, Tensor::Of<float>({5, 6}));
+      },
+      "first");
   Output second = Cond(
       root, p,
       [&](const Scope& s) {
@@ -223,10 +245,9 @@ TEST_F(MovingAveragesTest, CondIsTensorFlows) {
   for (bool pv : {false, true}) {
     for (bool qv : {false, true}) {
       std::vector<Tensor> out;
-      const absl::Status s = session.Run({{p, Tensor::Scalar(pv)},
-                                          {q, Tensor::Scalar(qv)},
-                                          {x, Tensor::Of<float>({2, 3})}},
-                                         {first, second, grads[0]}, {}, &out);
+      const absl::Status s = session.Run(
+          {{p, Tensor::Scalar(pv)}, {q, Tensor::Scalar(qv)}, {x, Tensor::Of<float>({2, 3})}},
+          {first, second, grads[0]}, {}, &out);
       ASSERT_TRUE(s.ok()) << s;
       EXPECT_EQ(out[0].data<float>()[0], pv ? 4 : 5);
       EXPECT_EQ(out[1].data<float>()[1], !pv ? 3 : qv ? -3 : 6);
@@ -293,8 +314,7 @@ TEST_F(MovingAveragesTest, RefusesWhatHasNoAverage) {
 
 TEST_F(MovingAveragesTest, AVariableThatDependsOnOthersIsInitializedInAnyOrder) {
   VariableHandle a = MakeVariable(root, "a", Tensor::Scalar(2.0f));
-  VariableHandle b =
-      MakeVariable(root, "b", ops::Mul(root, a.read, ops::Const<float>(root, 3)));
+  VariableHandle b = MakeVariable(root, "b", ops::Mul(root, a.read, ops::Const<float>(root, 3)));
   ASSERT_TRUE(root.ok()) << root.status();
   Session session(&graph);
   std::vector<Tensor> out;

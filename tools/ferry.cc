@@ -4,10 +4,8 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <cmath>
-#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <exception>
@@ -26,6 +24,7 @@
 #include "saver/checkpoint_reader.h"
 #include "saver/checkpoint_state.h"
 #include "saver/freeze.h"
+#include "saver/training.h"
 #include "tools/allocation_count.h"
 #include "tools/bench.h"
 #include "tools/convert.h"
@@ -37,10 +36,6 @@
 
 namespace ferry {
 namespace {
-
-// A flag, so that the handler does nothing else.
-std::atomic<bool> stop_asked{false};
-void OnSignal(int) { stop_asked.store(true); }
 
 // All that goes to standard output; Main looks at the end whether it got there.
 template <typename... Args>
@@ -160,10 +155,9 @@ struct TrainCommand {
 
   absl::Status Run() {
     if (!ParseSizes(hidden, &options.hidden)) return Internal("--hidden was not checked");
-    options.stop = &stop_asked;
+    const StopSignals signals;
+    options.stop = signals.flag();
     options.show_progress = isatty(STDERR_FILENO) != 0;
-    std::signal(SIGTERM, OnSignal);
-    std::signal(SIGINT, OnSignal);
     FERRY_ASSIGN_OR_RETURN(const TrainReport r, Train(FileSystem::Posix(), options));
     if (json) {
       Print({{"first_step", r.first_step},

@@ -1,7 +1,5 @@
 #include "tools/train.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -10,7 +8,6 @@
 #include <numeric>
 
 #include "fmt/format.h"
-#include "google/protobuf/text_format.h"
 #include "runtime/base/status.h"
 #include "runtime/device/gpu_device.h"
 #include "runtime/graph/ops.h"
@@ -19,15 +16,16 @@
 #include "runtime/session/session.h"
 #include "saver/checkpoint_state.h"
 #include "saver/event_writer.h"
+#include "saver/hooks.h"
 #include "saver/saver.h"
+#include "saver/training.h"
 #include "tools/chart.h"
 
 namespace ferry {
 namespace {
 
 double Seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
-      .count();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
 // SplitMix64 (Steele, Lea and Flood, 2014): a small generator whose numbers are the same on every
@@ -124,7 +122,9 @@ absl::Status DrawChart(FileSystem* fs, const TrainOptions& options, const std::s
   chart.marks_label = "resumed";
   chart.panels.push_back({"loss", {{"training batch", loss, /*smooth=*/true}}, /*log_y=*/true});
   chart.panels.push_back(
-      {"accuracy", {{"training batch", accuracy, /*smooth=*/true}, {"test set", test, false}}, false});
+      {"accuracy",
+       {{"training batch", accuracy, /*smooth=*/true}, {"test set", test, false}},
+       false});
   return WriteFileAtomically(fs, path, ChartToSvg(chart));
 }
 
@@ -133,34 +133,126 @@ absl::StatusOr<double> Accuracy(Session* session, const Examples& examples, int6
   FERRY_ASSIGN_OR_RETURN(Tensor x, Tensor::Allocate(DType::kFloat, {examples.size(), features}));
   std::copy(examples.features.begin(), examples.features.end(), x.data<float>());
   std::vector<Tensor> out;
-  FERRY_RETURN_IF_ERROR(
-      session->Run({{"x", x}, {"y", Tensor::Of<int64_t>(examples.labels)}}, {"accuracy"}, {}, &out));
+  FERRY_RETURN_IF_ERROR(session->Run({{"x", x}, {"y", Tensor::Of<int64_t>(examples.labels)}},
+                                     {"accuracy"}, {}, &out));
   return out[0].scalar<float>();
 }
 
-// The checkpoint to go on from; "" to start anew. One that is there must be used: starting over
-// would throw work away. Tells the saver which ones there are.
-absl::StatusOr<std::string> FindStart(FileSystem* fs, const std::string& prefix, Saver* saver) {
-  const std::string dir = DirName(prefix);
-  absl::StatusOr<std::string> latest = FindLatestCheckpoint(fs, dir);
-  if (latest.ok()) {
-    FERRY_RETURN_IF_ERROR(saver->RecoverFromState(fs, dir));
-    return latest;
+// Records loss and accuracy, shows progress, and stops at a loss that is no number.
+class ProgressHook : public SessionRunHook {
+ public:
+  ProgressHook(const TrainOptions& options, const Examples& test, int64_t features,
+               TrainReport* report)
+      : options_(options),
+        test_(test),
+        features_(features),
+        // The test set in between, about 40 times in a whole run.
+        evaluation_steps_(std::max<int64_t>(options.summary_steps, options.steps / 40)),
+        report_(report),
+        progress_(options.show_progress) {}
+
+  absl::Status AfterCreateSession(MonitoredSession* m) override {
+    FERRY_ASSIGN_OR_RETURN(report_->first_step, m->GlobalStep());
+    report_->last_step = report_->first_step;
+    report_->checkpoint = m->restored_from();
+    const GpuDevice* gpu = m->session()->gpu();
+    report_->device = gpu ? absl::StrCat(gpu->name(), " (", gpu->description(), ")")
+                          : DeviceName(DeviceType::kCpu, 0);
+    if (!report_->checkpoint.empty()) {
+      m->Log(absl::StrCat("resumed from ", report_->checkpoint, " at step ", report_->first_step));
+    }
+    FERRY_ASSIGN_OR_RETURN(FileWriter * events, m->Writer(options_.model_dir));
+    report_->event_file = events->path();
+    start_ = Seconds();
+    return absl::OkStatus();
   }
-  if (absl::IsDataLoss(latest.status())) {
-    return Annotate(latest.status(),
-                    absl::StrCat("looking for a checkpoint to resume from (without the file '",
-                                 JoinPath(dir, kStateFileName),
-                                 "' training resumes from the last checkpoint that is there)"));
+
+  absl::StatusOr<RunArgs> BeforeRun(MonitoredSession*) override {
+    RunArgs args;
+    args.fetches = {"loss", "accuracy"};
+    return args;
   }
-  if (!absl::IsNotFound(latest.status())) return latest;
-  // A first save may have been killed before it wrote the state file; or it was removed.
-  const absl::StatusOr<std::vector<std::string>> found = ListCheckpoints(fs, prefix);
-  if (absl::IsNotFound(found.status())) return "";
-  if (!found.ok()) return found.status();
-  if (found->empty()) return "";
-  FERRY_RETURN_IF_ERROR(saver->recover_last_checkpoints(fs, *found));
-  return found->back();
+
+  absl::Status AfterRun(MonitoredSession* m, absl::Span<const Tensor> results) override {
+    FERRY_ASSIGN_OR_RETURN(const int64_t step, m->GlobalStep());
+    report_->last_step = step;
+    const float loss = results[0].scalar<float>();
+    report_->loss = loss;
+    if (!std::isfinite(loss)) {
+      FERRY_ASSIGN_OR_RETURN(Saver * saver, m->saver());
+      FERRY_RETURN_IF_ERROR(saver->WaitForPending());
+      return FailedPrecondition("the loss is ", loss, " at step ", step,
+                                ": nothing more was saved. The last checkpoint in ",
+                                options_.model_dir, " is sound; try a smaller --learning_rate");
+    }
+    const bool last = step >= options_.steps;
+    if (step % options_.summary_steps == 0 || last) {
+      FERRY_ASSIGN_OR_RETURN(FileWriter * events, m->Writer(options_.model_dir));
+      FERRY_RETURN_IF_ERROR(events->AddScalar("loss", loss, step));
+      FERRY_RETURN_IF_ERROR(events->AddScalar("accuracy", results[1].scalar<float>(), step));
+      progress_.Update(step, options_.steps, loss,
+                       static_cast<double>(step - report_->first_step) / (Seconds() - start_));
+    }
+    if (step % evaluation_steps_ == 0 && !last) {
+      FERRY_ASSIGN_OR_RETURN(const double accuracy, Accuracy(m->session(), test_, features_));
+      FERRY_ASSIGN_OR_RETURN(FileWriter * events, m->Writer(options_.model_dir));
+      FERRY_RETURN_IF_ERROR(events->AddScalar("test_accuracy", static_cast<float>(accuracy), step));
+    }
+    return absl::OkStatus();
+  }
+
+  double start() const { return start_; }
+
+ private:
+  const TrainOptions& options_;
+  const Examples& test_;
+  const int64_t features_, evaluation_steps_;
+  TrainReport* const report_;
+  Progress progress_;
+  double start_ = 0;
+};
+
+// What is said of the model when the last checkpoint is there.
+class ReportHook : public SessionRunHook {
+ public:
+  ReportHook(const TrainOptions& options, const Dataset& data, const ProgressHook* progress,
+             TrainReport* report)
+      : options_(options), data_(data), progress_(progress), report_(report) {}
+
+  absl::Status End(MonitoredSession* m) override {
+    TrainReport& r = *report_;
+    r.steps_per_second = static_cast<double>(r.last_step - r.first_step) /
+                         std::max(Seconds() - progress_->start(), 1e-9);
+    FERRY_ASSIGN_OR_RETURN(Saver * saver, m->saver());
+    if (!saver->last_checkpoints().empty()) r.checkpoint = saver->last_checkpoints().back();
+    FERRY_ASSIGN_OR_RETURN(r.train_accuracy,
+                           Accuracy(m->session(), data_.train, data_.num_features));
+    FERRY_ASSIGN_OR_RETURN(r.test_accuracy, Accuracy(m->session(), data_.test, data_.num_features));
+    FERRY_ASSIGN_OR_RETURN(FileWriter * events, m->Writer(options_.model_dir));
+    return events->AddScalar("test_accuracy", static_cast<float>(r.test_accuracy), r.last_step);
+  }
+
+ private:
+  const TrainOptions& options_;
+  const Dataset& data_;
+  const ProgressHook* const progress_;
+  TrainReport* const report_;
+};
+
+// A checkpoint that is there must be used: starting over, or from an older one, would throw work
+// away unless the user wants that.
+absl::Status RestoreError(const TrainOptions& options, const absl::Status& error,
+                          const std::string& prefix) {
+  const std::string state = JoinPath(options.model_dir, kStateFileName);
+  if (prefix.empty()) {
+    return Annotate(
+        error, absl::StrCat("looking for a checkpoint to resume from (without the file '", state,
+                            "' training resumes from the last checkpoint that is there)"));
+  }
+  return Annotate(error, absl::StrCat("resuming from ", prefix,
+                                      " (of another model: take another --model_dir; damaged: "
+                                      "remove its files and '",
+                                      state, "' to resume from the one before)"));
 }
 
 }  // namespace
@@ -173,8 +265,8 @@ const std::vector<int64_t>& BatchOrder::Rows(int64_t step) {
       epoch_ = at / rows_;
       permutation_.resize(static_cast<size_t>(rows_));
       std::iota(permutation_.begin(), permutation_.end(), 0);
-      uint64_t state = static_cast<uint64_t>(seed_) * 0x2545f4914f6cdd1du +
-                       static_cast<uint64_t>(epoch_);
+      uint64_t state =
+          static_cast<uint64_t>(seed_) * 0x2545f4914f6cdd1du + static_cast<uint64_t>(epoch_);
       for (size_t k = permutation_.size(); k > 1; --k) {
         std::swap(permutation_[k - 1], permutation_[Mix(&state) % k]);
       }
@@ -194,8 +286,7 @@ absl::Status BuildClassifier(const TrainOptions& options, int64_t features, int6
     const Scope s = root.NewSubScope(name);
     // Keeps the variance of the activations (He et al., "Delving deep into rectifiers", 2015).
     VariableOptions weights;
-    weights.initializer =
-        TruncatedNormalInitializer(0, std::sqrt(2.0 / static_cast<double>(from)));
+    weights.initializer = TruncatedNormalInitializer(0, std::sqrt(2.0 / static_cast<double>(from)));
     VariableOptions biases;
     biases.initializer = ZerosInitializer();
     const VariableHandle w = GetVariable(s, "weights", {from, to}, DType::kFloat, weights);
@@ -213,8 +304,8 @@ absl::Status BuildClassifier(const TrainOptions& options, int64_t features, int6
   const Output loss = ops::Identity(
       root.WithOpName("loss"),
       ops::ReduceMean(root, ops::SparseSoftmaxCrossEntropyWithLogits(root, logits, y).loss));
-  const Output correct = ops::Equal(
-      root, ops::ArgMax(root, logits, ops::Const<int32_t>(root, 1)), y);
+  const Output correct =
+      ops::Equal(root, ops::ArgMax(root, logits, ops::Const<int32_t>(root, 1)), y);
   ops::Identity(root.WithOpName("accuracy"),
                 ops::ReduceMean(root, ops::Cast(root, correct, DType::kFloat)));
 
@@ -239,149 +330,63 @@ absl::StatusOr<TrainReport> Train(FileSystem* fs, const TrainOptions& options) {
       options.data.empty() ? BuiltInDigits() : LoadDataset(fs, options.data);
   if (!data.ok()) return data.status();
   Graph graph;
-  FERRY_RETURN_IF_ERROR(
-      BuildClassifier(options, data->num_features, data->num_classes, &graph));
+  FERRY_RETURN_IF_ERROR(BuildClassifier(options, data->num_features, data->num_classes, &graph));
 
   SaverOptions saver_options;
   saver_options.max_to_keep = static_cast<int>(
       std::min<int64_t>(options.keep_checkpoint_max, std::numeric_limits<int>::max()));
   // A copy of the directory must not go on to read, and to evict from, the one it was copied from.
   saver_options.save_relative_paths = true;
-  FERRY_ASSIGN_OR_RETURN(std::unique_ptr<Saver> saver, Saver::Create(&graph, saver_options));
+  MonitoredSessionOptions session;
+  FERRY_ASSIGN_OR_RETURN(session.scaffold.saver, Saver::Create(&graph, saver_options));
+  session.scaffold.init_op = "init";
+  session.session.threads = options.threads;
+  session.session.file_system = fs;
+  session.session.device = options.device;
+  session.checkpoint_dir = options.model_dir;
+  session.stop = options.stop;
+  session.log = [](const std::string& line) { std::fprintf(stderr, "%s\n", line.c_str()); };
+  session.on_restore_error = [&](const absl::Status& error, const std::string& prefix) {
+    return RestoreError(options, error, prefix);
+  };
 
-  SessionOptions session_options;
-  session_options.threads = options.threads;
-  session_options.file_system = fs;
-  session_options.device = options.device;
-  Session session(&graph, session_options);
-  FERRY_RETURN_IF_ERROR(session.status());
-
-  TrainReport report;
-  report.device = session.gpu() ? absl::StrCat(session.gpu()->name(), " (",
-                                               session.gpu()->description(), ")")
-                                : DeviceName(DeviceType::kCpu, 0);
-  const std::string prefix = JoinPath(options.model_dir, "model.ckpt");
-  FERRY_ASSIGN_OR_RETURN(report.checkpoint, FindStart(fs, prefix, saver.get()));
-  if (!report.checkpoint.empty()) {
-    absl::Status restored = saver->Restore(&session, report.checkpoint);
-    if (!restored.ok()) {
-      return Annotate(restored, absl::StrCat("resuming from ", report.checkpoint,
-                                             " (of another model: take another --model_dir; "
-                                             "damaged: remove its files and '",
-                                             JoinPath(options.model_dir, kStateFileName),
-                                             "' to resume from the one before)"));
-    }
-    std::vector<Tensor> step;
-    FERRY_RETURN_IF_ERROR(session.Run({}, {"global_step"}, {}, &step));
-    report.first_step = step[0].scalar<int64_t>();
-    if (report.first_step < 0) {
-      return DataLoss("checkpoint ", report.checkpoint, ": its global_step is ",
-                      report.first_step);
-    }
-    std::fprintf(stderr, "resumed from %s at step %lld\n", report.checkpoint.c_str(),
-                 static_cast<long long>(report.first_step));
-  } else {
-    FERRY_RETURN_IF_ERROR(session.Run({}, {}, {"init"}, nullptr));
-  }
-
-  FERRY_ASSIGN_OR_RETURN(std::unique_ptr<FileWriter> events,
-                         FileWriter::Open(fs, options.model_dir));
-  report.event_file = events->path();
-  report.graph_file = JoinPath(options.model_dir, "graph.pbtxt");
-  proto::GraphDef def;
-  graph.ToGraphDef(&def);
-  if (report.first_step == 0) {
-    FERRY_RETURN_IF_ERROR(events->AddGraph(def));
-  } else {
-    // What an earlier start recorded past the checkpoint is done again.
-    proto::SessionLog log;
-    log.set_status(proto::SessionLog::START);
-    FERRY_RETURN_IF_ERROR(events->AddSessionLog(log, report.first_step + 1));
-  }
-  std::string text;
-  google::protobuf::TextFormat::PrintToString(def, &text);
-  FERRY_RETURN_IF_ERROR(WriteFileAtomically(fs, report.graph_file, text));
-
-  FERRY_ASSIGN_OR_RETURN(
-      Session::Callable train,
-      session.MakeCallable({{"x", "y"}, {"loss", "accuracy"}, {"train_op"}}));
+  // Before anything is written.
   FERRY_ASSIGN_OR_RETURN(Tensor x,
                          Tensor::Allocate(DType::kFloat, {options.batch_size, data->num_features}));
   FERRY_ASSIGN_OR_RETURN(Tensor y, Tensor::Allocate(DType::kInt64, {options.batch_size}));
-  BatchOrder order(data->train.size(), options.batch_size, options.seed);
-  std::vector<Tensor> out;
-  Progress progress(options.show_progress);
-  const double start = Seconds();
-  int64_t step = report.first_step;
-  int64_t saved_at = report.checkpoint.empty() ? -1 : report.first_step;
+  TrainReport report;
+  CheckpointSaverOptions saving;
+  saving.dir = options.model_dir;
+  saving.every.steps = options.save_checkpoints_steps;
+  saving.when_busy = options.skip_busy_saves ? WhenBusy::kSkip : WhenBusy::kWait;
+  const auto saves = std::make_shared<CheckpointSaverHook>(saving);
+  const auto progress =
+      std::make_shared<ProgressHook>(options, data->test, data->num_features, &report);
+  session.hooks = {progress, saves,
+                   std::make_shared<StopAtStepHook>(StopAtStepHook::LastStep(options.steps)),
+                   std::make_shared<ReportHook>(options, *data, progress.get(), &report)};
+  FERRY_ASSIGN_OR_RETURN(std::unique_ptr<MonitoredSession> training,
+                         MonitoredSession::Create(&graph, session));
+  report.graph_file = JoinPath(options.model_dir, "graph.pbtxt");
 
-  auto save = [&](bool last) -> absl::Status {
-    // What was recorded up to a checkpoint is in the file when a resumed run reads it.
-    FERRY_RETURN_IF_ERROR(events->Flush());
-    SaveOptions save_options;
-    save_options.global_step = step;
-    AsyncSaveOptions async;
-    async.when_busy = options.skip_busy_saves && !last ? WhenBusy::kSkip : WhenBusy::kWait;
-    FERRY_ASSIGN_OR_RETURN(const bool started,
-                           saver->SaveAsync(&session, prefix, save_options, async));
-    ++(started ? report.saves : report.skipped_saves);
-    if (started) saved_at = step;
-    return absl::OkStatus();
-  };
-  // The test set in between, about 40 times in a whole run.
-  const int64_t evaluation_steps = std::max<int64_t>(options.summary_steps, options.steps / 40);
-  // As TensorFlow's hooks do: one at the first step, then every so many, and one at the end.
-  if (saved_at < 0) FERRY_RETURN_IF_ERROR(save(false));
-  while (step < options.steps) {
-    if (options.stop && options.stop->load(std::memory_order_relaxed)) {
-      report.stopped = true;
-      break;
-    }
-    const std::vector<int64_t>& rows = order.Rows(step);
+  BatchOrder order(data->train.size(), options.batch_size, options.seed);
+  while (!training->should_stop()) {
+    const std::vector<int64_t>& rows = order.Rows(report.last_step);
     const size_t d = static_cast<size_t>(data->num_features);
     for (size_t i = 0; i < rows.size(); ++i) {
       const size_t row = static_cast<size_t>(rows[i]);
       std::copy_n(data->train.features.data() + row * d, d, x.data<float>() + i * d);
       y.data<int64_t>()[i] = data->train.labels[row];
     }
-    FERRY_RETURN_IF_ERROR(train.Run({x, y}, &out));
-    ++step;
-    report.loss = out[0].scalar<float>();
-    if (!std::isfinite(report.loss)) {
-      FERRY_RETURN_IF_ERROR(saver->WaitForPending());
-      return FailedPrecondition("the loss is ", report.loss, " at step ", step,
-                                ": nothing more was saved. The last checkpoint in ",
-                                options.model_dir, " is sound; try a smaller --learning_rate");
-    }
-    if (step % options.summary_steps == 0 || step == options.steps) {
-      FERRY_RETURN_IF_ERROR(events->AddScalar("loss", out[0].scalar<float>(), step));
-      FERRY_RETURN_IF_ERROR(events->AddScalar("accuracy", out[1].scalar<float>(), step));
-      progress.Update(step, options.steps, report.loss,
-                      static_cast<double>(step - report.first_step) / (Seconds() - start));
-    }
-    if (step % evaluation_steps == 0 && step < options.steps) {
-      FERRY_ASSIGN_OR_RETURN(const double accuracy,
-                             Accuracy(&session, data->test, data->num_features));
-      FERRY_RETURN_IF_ERROR(
-          events->AddScalar("test_accuracy", static_cast<float>(accuracy), step));
-    }
-    if (step % options.save_checkpoints_steps == 0) FERRY_RETURN_IF_ERROR(save(false));
+    FERRY_RETURN_IF_ERROR(training->Run({{"x", x}, {"y", y}}, {}, {"train_op"}));
   }
-  if (saved_at != step) FERRY_RETURN_IF_ERROR(save(true));
-  FERRY_RETURN_IF_ERROR(saver->WaitForPending());
-  report.last_step = step;
-  report.steps_per_second =
-      static_cast<double>(step - report.first_step) / std::max(Seconds() - start, 1e-9);
-  if (!saver->last_checkpoints().empty()) report.checkpoint = saver->last_checkpoints().back();
-
-  FERRY_ASSIGN_OR_RETURN(report.train_accuracy,
-                         Accuracy(&session, data->train, data->num_features));
-  FERRY_ASSIGN_OR_RETURN(report.test_accuracy, Accuracy(&session, data->test, data->num_features));
-  FERRY_RETURN_IF_ERROR(
-      events->AddScalar("test_accuracy", static_cast<float>(report.test_accuracy), step));
-  FERRY_RETURN_IF_ERROR(events->Close());
+  report.stopped = report.last_step < options.steps;
+  FERRY_RETURN_IF_ERROR(training->Close());
+  report.saves = saves->saves();
+  report.skipped_saves = saves->skipped_saves();
   report.chart_file = JoinPath(options.model_dir, "training.svg");
-  FERRY_RETURN_IF_ERROR(DrawChart(fs, options, absl::StrCat("ferry train: ", data->name), report.chart_file));
+  FERRY_RETURN_IF_ERROR(
+      DrawChart(fs, options, absl::StrCat("ferry train: ", data->name), report.chart_file));
   return report;
 }
 

@@ -110,8 +110,8 @@ class CondContext : public ControlFlowContext {
   // The side of a Switch of `data` that is alive in this branch. It goes where the data is.
   Output SwitchOf(const Scope& scope, Output data) {
     const Scope s = scope.ClearColocation().ColocateWith(data.node).WithOpName("Switch");
-    const auto both = IsRef(data.dtype()) ? ops::RefSwitch(s, data, pred_)
-                                              : ops::Switch(s, data, pred_);
+    const auto both =
+        IsRef(data.dtype()) ? ops::RefSwitch(s, data, pred_) : ops::Switch(s, data, pred_);
     return branch_ == 1 ? both.output_true : both.output_false;
   }
 
@@ -119,8 +119,8 @@ class CondContext : public ControlFlowContext {
   const Output pred_, pivot_;
   const int branch_;
   const std::shared_ptr<CondContext> outer_;
-  std::set<std::string> values_;             // Tensors that were seen in here, by name.
-  std::map<std::string, Output> external_;   // One from outside -> what stands for it.
+  std::set<std::string> values_;            // Tensors that were seen in here, by name.
+  std::map<std::string, Output> external_;  // One from outside -> what stands for it.
   absl::flat_hash_set<const Node*> ops_;
   std::vector<proto::CondContextDef> nested_;
 };
@@ -139,9 +139,9 @@ std::vector<Output> Cond(const Scope& outer, Output pred, const CondBranches& tr
   const auto around = std::static_pointer_cast<CondContext>(outer.context());
   for (const int branch : {1, 0}) {
     if (!s.ok()) return {};
-    auto context = std::make_shared<CondContext>(
-        s.graph()->UniqueName(absl::StrCat(s.prefix(), "/cond_text")), id, pivots[branch], branch,
-        around);
+    auto context =
+        std::make_shared<CondContext>(s.graph()->UniqueName(absl::StrCat(s.prefix(), "/cond_text")),
+                                      id, pivots[branch], branch, around);
     const Scope inside = s.InContext(context);
     for (Output o : (branch == 1 ? true_fn : false_fn)(inside)) {
       results[branch].push_back(context->AddResult(inside, o));

@@ -4,10 +4,10 @@
 //                   [&](const Scope& s) { return ops::Mul(s, x, x); },
 //                   [&](const Scope& s) { return ops::Neg(s, x); });
 //
-// In the graph: <name>/Switch of the predicate with itself, the pivots <name>/switch_t and switch_f,
-// <name>/pred_id, a Switch (RefSwitch for a reference) for each tensor that a branch takes from
-// outside, and a Merge for each result. The collection "cond_context" describes the branches, so
-// that TensorFlow can import the graph and go on building.
+// In the graph: <name>/Switch of the predicate with itself, the pivots <name>/switch_t and
+// switch_f, <name>/pred_id, a Switch (RefSwitch for a reference) for each tensor that a branch
+// takes from outside, and a Merge for each result. The collection "cond_context" describes the
+// branches, so that TensorFlow can import the graph and go on building.
 #ifndef FERRY_RUNTIME_GRAPH_COND_H_
 #define FERRY_RUNTIME_GRAPH_COND_H_
 

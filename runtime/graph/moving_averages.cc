@@ -44,9 +44,9 @@ Node* AssignMovingAverage(const Scope& outer, const VariableHandle& variable, Ou
   if (BaseType(rate.dtype()) != variable.dtype()) rate = ops::Cast(s, rate, variable.dtype());
   const Scope near = s.ClearColocation().ColocateWith(variable.ref.node);
   if (!zero_debias) {
-    Output delta = ops::Mul(s.WithOpName("mul"),
-                            ops::Sub(s.WithOpName("sub"), variable.read, value), rate);
-    return ops::AssignSub(AsScope(near), variable.ref, delta).node;
+    Output delta =
+        ops::Mul(s.WithOpName("mul"), ops::Sub(s.WithOpName("sub"), variable.read, value), rate);
+    return AssignSubTo(AsScope(near), variable, delta);
   }
   absl::StatusOr<TensorShape> shape = variable.shape().ToTensorShape();
   s.UpdateStatus(shape.status());
@@ -58,12 +58,12 @@ Node* AssignMovingAverage(const Scope& outer, const VariableHandle& variable, Ou
       ops::Mul(s.WithOpName("mul"), ops::Sub(s.WithOpName("sub"), biased.read, value), rate);
   Output moved = ops::AssignSub(near, biased.ref, delta);
   const Scope add = near.NewSubScope("AssignAdd");
-  Output count = ops::AssignAdd(
-      AsScope(add), steps.ref,
-      ScalarConst(add.ClearColocation().WithOpName("value"), variable.dtype(), 1));
+  Output count =
+      ops::AssignAdd(AsScope(add), steps.ref,
+                     ScalarConst(add.ClearColocation().WithOpName("value"), variable.dtype(), 1));
   // What the average of a constant 1 would have reached by now.
-  Output reached = ConstWith(s, ops::Sub, "sub", 1,
-                             ops::Pow(s, ConstWith(s, ops::Sub, "sub", 1, rate), count));
+  Output reached =
+      ConstWith(s, ops::Sub, "sub", 1, ops::Pow(s, ConstWith(s, ops::Sub, "sub", 1, rate), count));
   return ops::Assign(AsScope(near), variable.ref,
                      ops::RealDiv(s.WithOpName("truediv"), moved, reached))
       .node;
@@ -90,6 +90,7 @@ Node* ExponentialMovingAverage::Apply(const Scope& s, std::vector<VariableHandle
       const Output start = InitializedValue(free, v);
       VariableOptions options;
       options.trainable = false;
+      options.use_resource = v.is_resource();
       shadow = MakeVariable(free.WithPrefix("").ClearColocation().ColocateWith(v.ref.node),
                             absl::StrCat(v.name(), "/", name_), start, options);
       if (!s.ok()) return nullptr;

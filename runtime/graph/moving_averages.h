@@ -35,13 +35,16 @@ class ExponentialMovingAverage {
   explicit ExponentialMovingAverage(HyperParameter decay, Output num_updates = {},
                                     bool zero_debias = false,
                                     std::string name = "ExponentialMovingAverage")
-      : decay_(decay), num_updates_(num_updates), zero_debias_(zero_debias), name_(std::move(name)) {}
+      : decay_(decay),
+        num_updates_(num_updates),
+        zero_debias_(zero_debias),
+        name_(std::move(name)) {}
 
   // Makes a shadow variable `<variable>/<name>` for each of `var_list` (all trainable ones when it
-  // is empty) at the first call: not trainable, with the variable's initial value, in the collection
-  // "variables". The variables join "moving_average_variables". Returns the op that updates the
-  // averages; control dependencies of `s` order it, not the shadow variables. InvalidArgument for
-  // variables that aren't floating.
+  // is empty) at the first call: not trainable, with the variable's initial value, in the
+  // collection "variables". The variables join "moving_average_variables". Returns the op that
+  // updates the averages; control dependencies of `s` order it, not the shadow variables.
+  // InvalidArgument for variables that aren't floating.
   Node* Apply(const Scope& s, std::vector<VariableHandle> var_list = {});
   // The same for tensors, whose averages start at zero. Their shapes must be known.
   Node* ApplyToTensors(const Scope& s, const std::vector<Output>& tensors);
@@ -53,8 +56,9 @@ class ExponentialMovingAverage {
   std::string average_name(const VariableHandle& var) const;
 
   // What a Saver's var_map takes to restore averages into the variables that they are of, and all
-  // other variables of `graph` as they are. Averages are expected of `averaged`, or when it is empty
-  // of the trainable variables and those in "moving_average_variables". Works without Apply, too.
+  // other variables of `graph` as they are. Averages are expected of `averaged`, or when it is
+  // empty of the trainable variables and those in "moving_average_variables". Works without Apply,
+  // too.
   absl::StatusOr<std::vector<std::pair<std::string, VariableHandle>>> variables_to_restore(
       const Graph& graph, std::vector<VariableHandle> averaged = {}) const;
 
@@ -62,7 +66,7 @@ class ExponentialMovingAverage {
 
  private:
   struct Averaged {
-    Output value;           // What is averaged.
+    Output value;  // What is averaged.
     VariableHandle shadow;
     bool debias = false;
   };

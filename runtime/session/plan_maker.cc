@@ -52,6 +52,11 @@ bool PassesOn(const Node* n, int i) {
   return (IsSwitch(n) && i == 0) || IsMerge(n) || (n->info() && n->info()->aliases_input == i);
 }
 
+// Whether the node only passes a resource variable's handle on, as the Switch of a conditional does.
+bool PassesHandle(const Node* n) {
+  return n->num_outputs() > 0 && n->output_type(0) == DType::kResource;
+}
+
 std::string Describe(const Node* n) {
   return absl::StrCat("node '", n->name(), "' (", n->op(), ")");
 }
@@ -402,7 +407,8 @@ class PlanMaker {
           }
           const bool to_host = placed.inputs[static_cast<size_t>(i)] == Where::kHost;
           slot = Bring(slot, to_host ? nullptr : step.gpu, in.node, step.restores);
-        } else if (reference && !n->info()->def.allows_uninitialized_input()) {
+        } else if (reference && !n->info()->def.allows_uninitialized_input() &&
+                   !PassesHandle(n)) {
           step.must_be_initialized.push_back(i);
         }
         const int event = arrives_[static_cast<size_t>(slot)];
