@@ -151,6 +151,8 @@ def main():
             table.append([title.format(mib=args.mib), _number(ferry),
                           *(_cell(rounds, name, key, more_is_better) for name in peers),
                           _limit_cell(rounds, key)])
+            # A long comparison that is cut off has said something.
+            print("| " + " | ".join(table[-1]) + " |", file=sys.stderr)
     table.insert(1, ["---"] + ["---:"] * (len(table[0]) - 1))
     print(f"\nMedians of {args.rounds} interleaved rounds; in brackets how many times better "
           "Ferry is.\n")
