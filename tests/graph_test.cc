@@ -509,6 +509,34 @@ TEST(ImportGraphDef, LongChainInReverseOrder) {
   EXPECT_EQ(g.FindOutput(absl::StrCat("n", kNodes))->shape(), PartialShape::Scalar());
 }
 
+// The bits of the value aren't taken for an axis.
+TEST(ImportGraphDef, ConstantOfAnotherTypeThanItSays) {
+  proto::GraphDef def = Parse(R"pb(
+    node {
+      name: "x"
+      op: "Placeholder"
+      attr { key: "dtype" value { type: DT_FLOAT } }
+      attr { key: "shape" value { shape { dim { size: 2 } dim { size: 3 } } } }
+    }
+    node {
+      name: "axis"
+      op: "Const"
+      attr { key: "dtype" value { type: DT_INT32 } }
+      attr { key: "value" value { tensor { dtype: DT_FLOAT tensor_shape {} float_val: 0 } } }
+    }
+    node {
+      name: "sum"
+      op: "Sum"
+      input: "x"
+      input: "axis"
+      attr { key: "T" value { type: DT_FLOAT } }
+    }
+  )pb");
+  Graph g;
+  ASSERT_TRUE(ImportGraphDef({}, def, &g).ok());
+  EXPECT_FALSE(g.FindOutput("sum")->shape().known_rank());
+}
+
 // Every truncation and many changed bytes of a valid GraphDef: whatever still parses either imports
 // or gives an error.
 TEST(ImportGraphDef, HostileBytes) {

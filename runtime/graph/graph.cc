@@ -44,7 +44,9 @@ Tensor ConstantValue(Output o) {
         return Tensor();
       }
       absl::StatusOr<Tensor> value = FromProto(t);
-      return value.ok() ? *std::move(value) : Tensor();
+      // In a hostile graph it may be of another type than the node says.
+      const bool fits = value.ok() && value->dtype() == o.node->output_type(0);
+      return fits ? *std::move(value) : Tensor();
     }
     if (o.node->op() != "Identity" || o.node->num_inputs() != 1) break;
     o = o.node->input(0);
