@@ -74,12 +74,15 @@ class UniqueKernel : public Kernel {
     absl::flat_hash_map<Key, int64_t> seen;
     std::vector<int64_t> firsts;
     for (int64_t i = 0; i < n; ++i) {
-      auto [it, fresh] = seen.try_emplace(KeyOf(x[i]), static_cast<int64_t>(firsts.size()));
-      if (fresh) firsts.push_back(i);
+      const Key key = KeyOf(x[i]);
+      int64_t at = static_cast<int64_t>(firsts.size());
+      // A NaN equals nothing, itself neither, and is no key of a map.
+      if (key == key) at = seen.try_emplace(key, at).first->second;
+      if (at == static_cast<int64_t>(firsts.size())) firsts.push_back(i);
       if (idx->dtype() == DType::kInt64) {
-        idx->data<int64_t>()[i] = it->second;
+        idx->data<int64_t>()[i] = at;
       } else {
-        idx->data<int32_t>()[i] = static_cast<int32_t>(it->second);
+        idx->data<int32_t>()[i] = static_cast<int32_t>(at);
       }
     }
     FERRY_ASSIGN_OR_RETURN(Tensor * y, c->AllocateOutput(0, {static_cast<int64_t>(firsts.size())}));

@@ -1,7 +1,9 @@
 // Ops that move data, beyond what the cases from TensorFlow cover: tensors large enough to be split
 // over threads, against an element-by-element definition; sizes that ask for too much; and shapes
 // that are known while the graph is built.
+#include <cmath>
 #include <functional>
+#include <limits>
 #include <numeric>
 #include <random>
 #include <string>
@@ -349,6 +351,25 @@ TEST_F(ArrayOpsTest, GatherGradientAlongAnyAxis) {
       });
     }
   }
+}
+
+// Each NaN is a value of its own, as TensorFlow has it.
+TEST_F(ArrayOpsTest, UniqueOfNaN) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  Node* const unique = NodeBuilder(root, "Unique")
+                           .Input(ops::ConstVector<float>(root, {nan, 1, nan, 1, 0}))
+                           .Build();
+  ASSERT_TRUE(root.ok()) << root.status();
+  const auto y = Run(unique->output(0));
+  ASSERT_TRUE(y.ok()) << y.status();
+  const auto values = y->span<float>();
+  ASSERT_EQ(values.size(), 4u);
+  EXPECT_TRUE(std::isnan(values[0]) && std::isnan(values[2]));
+  EXPECT_EQ(values[1], 1);
+  EXPECT_EQ(values[3], 0);
+  const auto idx = Run(unique->output(1));
+  ASSERT_TRUE(idx.ok()) << idx.status();
+  EXPECT_THAT(idx->span<int32_t>(), ::testing::ElementsAre(0, 1, 2, 1, 3));
 }
 
 }  // namespace
