@@ -16,7 +16,8 @@ namespace {
 
 constexpr int64_t kInputs = 12, kWidth = 16, kOldClasses = 5, kNewClasses = 2, kRows = 8;
 
-Output Dense(const Scope& s, const std::string& name, Output x, int64_t in, int64_t out, bool relu) {
+Output Dense(const Scope& s, const std::string& name, Output x, int64_t in, int64_t out,
+             bool relu) {
   const Scope layer = s.NewSubScope(name);
   VariableOptions weights, biases;
   weights.initializer = TruncatedNormalInitializer(0, 0.5);
@@ -65,9 +66,9 @@ absl::Status Transfer() {
   const Output logits = ops::BiasAdd(root, ops::MatMul(root, frozen, w.read), b.read);
   const Output probabilities = ops::Softmax(root.WithOpName("probabilities"), logits);
   const Output labels = ops::Placeholder(root.WithOpName("labels"), DType::kInt64, {-1});
-  const Output loss = ops::ReduceMean(
-      root.WithOpName("new_loss"),
-      ops::SparseSoftmaxCrossEntropyWithLogits(root, logits, labels).loss);
+  const Output loss =
+      ops::ReduceMean(root.WithOpName("new_loss"),
+                      ops::SparseSoftmaxCrossEntropyWithLogits(root, logits, labels).loss);
   AdamOptimizer optimizer(0.05);
   MinimizeOptions minimize;
   minimize.var_list = {w, b};
@@ -114,6 +115,17 @@ absl::Status Transfer() {
                                 : "did not fall");
   FERRY_ASSIGN_OR_RETURN(const Tensor p, Fetch(&session, probabilities.name(), batch));
   absl::PrintF("probabilities of %s\n", p.shape().DebugString());
+
+  // The layer takes what a convolution gives, too: matmul of a tensor of four dimensions.
+  const Output image =
+      ops::Reshape(root, frozen, ops::ConstVector<int32_t>(root, {-1, 1, 1, kWidth}));
+  const Output by_pixel = NodeBuilder(root.WithOpName("by_pixel"), "BatchMatMulV2")
+                              .Input(image)
+                              .Input(w.read)
+                              .BuildOutput();
+  FERRY_RETURN_IF_ERROR(root.status());
+  FERRY_ASSIGN_OR_RETURN(const Tensor pixels_of, Fetch(&session, by_pixel.name(), batch));
+  absl::PrintF("matmul of 4-D: %s\n", pixels_of.shape().DebugString());
   FERRY_ASSIGN_OR_RETURN(const std::vector<std::string> events,
                          ListEventFiles(fs, "transfer/graph"));
   absl::PrintF("graph for TensorBoard: %d file\n", events.size());

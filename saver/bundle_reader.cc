@@ -63,12 +63,12 @@ absl::Status ParseHeader(absl::string_view key, absl::string_view value, const s
     return Unimplemented("'", file, "': its data is of the other endianness (big)");
   }
   const proto::VersionDef& version = header.version();
-  if (version.min_consumer() > kBundleVersion ||
-      std::count(version.bad_consumers().begin(), version.bad_consumers().end(), kBundleVersion) >
-          0) {
-    return Unimplemented("'", file, "': its format (version ", version.producer(),
-                         ") needs a reader of version ", version.min_consumer(), ", this one has ",
-                         kBundleVersion);
+  if (version.min_consumer() > kBundleVersion) {
+    return Unimplemented("'", file, "': Checkpoint min consumer version ", version.min_consumer(),
+                         " above current version ", kBundleVersion);
+  }
+  if (std::count(version.bad_consumers().begin(), version.bad_consumers().end(), kBundleVersion)) {
+    return Unimplemented("'", file, "': Checkpoint disallows consumer version ", kBundleVersion);
   }
   if (header.num_shards() < 1) {
     return DataLoss("'", file, "': its header says that there are ", header.num_shards(),

@@ -150,6 +150,15 @@ absl::Status EnsureDirectory(FileSystem* fs, const std::string& prefix) {
   return fs->SyncDir(DirName(directory));
 }
 
+// Keeps other savers out of the directory. Null where the file system has no locks, or the
+// directory may be written but not opened: a save goes on without.
+absl::StatusOr<std::unique_ptr<FileLock>> LockDirectory(FileSystem* fs, const std::string& path) {
+  absl::StatusOr<std::unique_ptr<FileLock>> lock = fs->Lock(path);
+  if (!absl::IsUnimplemented(lock.status()) && !absl::IsPermissionDenied(lock.status()))
+    return lock;
+  return std::unique_ptr<FileLock>();
+}
+
 // Adds an entry of another shard's to those of a checkpoint; where it lists parts, to those that
 // are known.
 absl::StatusOr<proto::BundleEntryProto*> MergeEntry(
@@ -253,9 +262,7 @@ absl::StatusOr<std::unique_ptr<BundleWriter>> BundleWriter::Open(
 absl::Status BundleWriter::Start(const BundleWriterOptions& options) {
   FERRY_RETURN_IF_ERROR(EnsureDirectory(fs_, prefix_));
   if (!options.directory_locked) {
-    // Where a file system has no locks, one that saves goes on without.
-    absl::StatusOr<std::unique_ptr<FileLock>> lock = fs_->Lock(DirName(prefix_));
-    if (lock.ok()) lock_ = *std::move(lock);
+    FERRY_ASSIGN_OR_RETURN(lock_, LockDirectory(fs_, DirName(prefix_)));
   }
   const int needed = 1 + static_cast<int>(options.more_shards.size());
   bool existed = false;
@@ -692,8 +699,7 @@ absl::Status MergeBundles(FileSystem* fs, const std::vector<std::string>& parts,
   FERRY_RETURN_IF_ERROR(EnsureDirectory(fs, prefix));
   std::unique_ptr<FileLock> lock;
   if (!directory_locked) {
-    absl::StatusOr<std::unique_ptr<FileLock>> locked = fs->Lock(DirName(prefix));
-    if (locked.ok()) lock = *std::move(locked);
+    FERRY_ASSIGN_OR_RETURN(lock, LockDirectory(fs, DirName(prefix)));
   }
   // Read all indices before anything moves. A data file that no entry refers to is left out.
   std::map<std::string, proto::BundleEntryProto> merged;

@@ -3,7 +3,6 @@
 #include <google/protobuf/io/tokenizer.h>
 #include <google/protobuf/text_format.h>
 
-#include <cstdio>
 #include <filesystem>
 #include <map>
 
@@ -15,6 +14,7 @@
 #include "absl/strings/strip.h"
 #include "runtime/base/status.h"
 #include "saver/bundle_writer.h"
+#include "saver/log.h"
 #include "saver/text_crc.h"
 
 namespace ferry {
@@ -144,7 +144,7 @@ absl::StatusOr<std::string> LatestCheckpoint(FileSystem* fs, const std::string& 
   absl::StatusOr<std::string> latest = FindLatestCheckpoint(fs, dir, latest_filename);
   if (absl::IsNotFound(latest.status())) return "";
   if (absl::IsDataLoss(latest.status())) {
-    absl::FPrintF(stderr, "%s\n", latest.status().message());
+    LogWarning(latest.status().message());
     return "";
   }
   return latest;

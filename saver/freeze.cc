@@ -13,6 +13,7 @@
 #include "absl/strings/strip.h"
 #include "google/protobuf/io/coded_stream.h"
 #include "google/protobuf/io/zero_copy_stream_impl_lite.h"
+#include "google/protobuf/text_format.h"
 #include "runtime/base/status.h"
 #include "runtime/op/attr.h"
 #include "saver/bundle_reader.h"
@@ -528,6 +529,21 @@ absl::Status WriteGraphDef(FileSystem* fs, const std::string& path, const proto:
     }
   }
   return WriteFileAtomically(fs, path, bytes);
+}
+
+absl::StatusOr<std::string> WriteGraph(FileSystem* fs, const proto::GraphDef& graph,
+                                       const std::string& dir, const std::string& name,
+                                       bool as_text) {
+  const std::string path = JoinPath(dir, name);
+  FERRY_RETURN_IF_ERROR(CreateDirs(fs, dir));
+  if (as_text) {
+    std::string text;
+    google::protobuf::TextFormat::PrintToString(graph, &text);
+    FERRY_RETURN_IF_ERROR(WriteFileAtomically(fs, path, text));
+  } else {
+    FERRY_RETURN_IF_ERROR(WriteGraphDef(fs, path, graph));
+  }
+  return path;
 }
 
 }  // namespace ferry

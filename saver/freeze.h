@@ -69,6 +69,10 @@ proto::GraphDef RemoveTrainingNodes(const proto::GraphDef& graph,
 // Binary, the same bytes for the same graph, written atomically and synced. InvalidArgument from
 // 2 GiB on, which says what to do.
 absl::Status WriteGraphDef(FileSystem* fs, const std::string& path, const proto::GraphDef& graph);
+// tf.train.write_graph: the file `name` in `dir`, which is made where it is missing; its path.
+absl::StatusOr<std::string> WriteGraph(FileSystem* fs, const proto::GraphDef& graph,
+                                       const std::string& dir, const std::string& name,
+                                       bool as_text = true);
 
 }  // namespace ferry
 

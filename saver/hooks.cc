@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <limits>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -99,7 +100,7 @@ bool StepTimer::Due(int64_t step) const {
   if (!last_step_) return true;
   if (*last_step_ == step) return false;
   if (every_.secs > 0 && Seconds() >= last_time_ + every_.secs) return true;
-  return every_.steps > 0 && step >= *last_step_ + every_.steps;
+  return every_.steps > 0 && step - *last_step_ >= every_.steps;
 }
 
 std::optional<std::pair<double, int64_t>> StepTimer::Done(int64_t step) {
@@ -114,7 +115,10 @@ std::optional<std::pair<double, int64_t>> StepTimer::Done(int64_t step) {
 // ---- StopAtStepHook ----
 absl::Status StopAtStepHook::AfterCreateSession(MonitoredSession* m) {
   FERRY_ASSIGN_OR_RETURN(const int64_t step, m->GlobalStep());
-  if (last_step_ < 0) last_step_ = step + num_steps_;
+  if (last_step_ < 0) {
+    constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+    last_step_ = num_steps_ > kMost - step ? kMost : step + num_steps_;
+  }
   if (step >= last_step_) m->RequestStop();
   return absl::OkStatus();
 }
@@ -153,7 +157,10 @@ CheckpointSaverHook::CheckpointSaverHook(CheckpointSaverOptions options)
 
 absl::Status CheckpointSaverHook::Begin(MonitoredSession*) {
   if (options_.dir.empty()) return InvalidArgument("CheckpointSaverHook without a directory");
-  for (const auto& l : options_.listeners) FERRY_RETURN_IF_ERROR(l->Begin());
+  for (const auto& l : options_.listeners) {
+    if (l == nullptr) return InvalidArgument("a listener of CheckpointSaverHook is null");
+    FERRY_RETURN_IF_ERROR(l->Begin());
+  }
   return absl::OkStatus();
 }
 
@@ -167,6 +174,8 @@ absl::Status CheckpointSaverHook::AfterCreateSession(MonitoredSession* m) {
     if (m->restored_from().empty()) FERRY_RETURN_IF_ERROR(events->AddGraph(*m->graph()));
     std::string text;
     google::protobuf::TextFormat::PrintToString(def, &text);
+    // Another program that starts here writes it, too.
+    const absl::StatusOr<std::unique_ptr<FileLock>> lock = m->file_system()->Lock(options_.dir);
     FERRY_RETURN_IF_ERROR(
         WriteFileAtomically(m->file_system(), JoinPath(options_.dir, "graph.pbtxt"), text));
   }

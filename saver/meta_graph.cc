@@ -4,6 +4,7 @@
 #include <limits>
 #include <set>
 #include <tuple>
+#include <type_traits>
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/match.h"
@@ -13,10 +14,12 @@
 #include "google/protobuf/io/tokenizer.h"
 #include "google/protobuf/text_format.h"
 #include "google/protobuf/util/message_differencer.h"
+#include "proto/control_flow.pb.h"
 #include "proto/variable.pb.h"
 #include "runtime/base/status.h"
 #include "runtime/device/device.h"
 #include "runtime/graph/collections.h"
+#include "runtime/graph/cond.h"
 #include "runtime/graph/ops.h"
 #include "runtime/graph/scope.h"
 #include "saver/message_crc.h"
@@ -459,12 +462,6 @@ namespace {
 // The collection of a graph's SaverDefs.
 constexpr char kSavers[] = "savers";
 
-bool HoldsVariables(const std::string& collection) {
-  static const char* const kNames[] = {kGlobalVariables, kTrainableVariables,     kLocalVariables,
-                                       kModelVariables,  kMovingAverageVariables, kGlobalStep};
-  return std::find(std::begin(kNames), std::end(kNames), collection) != std::end(kNames);
-}
-
 // What stands before the name in "name:0", "^name" or "loc:@name".
 absl::string_view Mark(absl::string_view name) {
   if (absl::StartsWith(name, "^")) return name.substr(0, 1);
@@ -497,6 +494,81 @@ std::vector<std::string*> NamesIn(proto::VariableDef* v) {
 std::vector<std::string*> NamesIn(proto::SaverDef* def) {
   return {def->mutable_filename_tensor_name(), def->mutable_save_tensor_name(),
           def->mutable_restore_op_name()};
+}
+
+// The names in a context of conditionals or loops, through `change`, which says whether a name
+// belongs here. Tensors from elsewhere may not; the context does by its own name.
+template <typename Change>
+void ChangeNames(proto::ValuesDef* values, const Change& change) {
+  for (std::string& v : *values->mutable_values()) change(&v);
+  std::map<std::string, std::string> external;
+  for (const auto& entry : values->external_values()) {
+    std::string outside = entry.first, inside = entry.second;
+    change(&outside);
+    change(&inside);
+    external[outside] = inside;
+  }
+  values->mutable_external_values()->clear();
+  values->mutable_external_values()->insert(external.begin(), external.end());
+}
+template <typename Change>
+bool ChangeNames(proto::CondContextDef* c, const Change& change);
+template <typename Change>
+bool ChangeNames(proto::WhileContextDef* w, const Change& change);
+template <typename Change>
+void ChangeNames(google::protobuf::RepeatedPtrField<proto::ControlFlowContextDef>* nested,
+                 const Change& change) {
+  for (proto::ControlFlowContextDef& c : *nested) {
+    if (c.has_cond_ctxt()) ChangeNames(c.mutable_cond_ctxt(), change);
+    if (c.has_while_ctxt()) ChangeNames(c.mutable_while_ctxt(), change);
+  }
+}
+template <typename Change>
+bool ChangeNames(proto::CondContextDef* c, const Change& change) {
+  change(c->mutable_pred_name());
+  change(c->mutable_pivot_name());
+  ChangeNames(c->mutable_values_def(), change);
+  ChangeNames(c->mutable_nested_contexts(), change);
+  return change(c->mutable_context_name());
+}
+template <typename Change>
+bool ChangeNames(proto::WhileContextDef* w, const Change& change) {
+  for (auto* list : {w->mutable_loop_exit_names(), w->mutable_loop_enter_names()}) {
+    for (std::string& name : *list) change(&name);
+  }
+  change(w->mutable_pivot_name());
+  change(w->mutable_pivot_for_pred_name());
+  change(w->mutable_pivot_for_body_name());
+  change(w->mutable_maximum_iterations_name());
+  ChangeNames(w->mutable_values_def(), change);
+  ChangeNames(w->mutable_nested_contexts(), change);
+  return change(w->mutable_context_name());
+}
+
+// The names in one entry of a collection of VariableDefs, SaverDefs or contexts through `change`;
+// the entries of others stay as they are. Whether the entry belongs here.
+template <typename Change>
+absl::StatusOr<bool> ChangeEntry(const std::string& collection, const Change& change,
+                                 std::string* entry) {
+  const auto as = [&](auto message, const char* what) -> absl::StatusOr<bool> {
+    if (!message.ParseFromString(*entry)) {
+      return DataLoss("collection '", collection, "' holds an entry that is no ", what);
+    }
+    bool inside = true;
+    if constexpr (std::is_same_v<decltype(message), proto::CondContextDef> ||
+                  std::is_same_v<decltype(message), proto::WhileContextDef>) {
+      inside = ChangeNames(&message, change);
+    } else {
+      for (std::string* field : NamesIn(&message)) inside = change(field) && inside;
+    }
+    *entry = message.SerializeAsString();
+    return inside;
+  };
+  if (HoldsVariableDefs(collection)) return as(proto::VariableDef(), "VariableDef");
+  if (collection == kSavers) return as(proto::SaverDef(), "SaverDef");
+  if (collection == kCondContext) return as(proto::CondContextDef(), "CondContextDef");
+  if (collection == "while_context") return as(proto::WhileContextDef(), "WhileContextDef");
+  return true;
 }
 
 std::string ScopeOf(absl::string_view name) {
@@ -595,29 +667,51 @@ absl::StatusOr<proto::CollectionDef> TakeScope(const std::string& scope, const s
     for (std::string v : collection.node_list().value()) {
       if (Strip(scope, &v)) taken.mutable_node_list()->add_value(v);
     }
-  } else if (collection.has_bytes_list() && HoldsVariables(name)) {
+  } else if (collection.has_bytes_list()) {
     taken.mutable_bytes_list();
-    for (const std::string& v : collection.bytes_list().value()) {
-      proto::VariableDef variable;
-      if (!variable.ParseFromString(v)) {
-        return DataLoss("collection '", name, "' holds an entry that is no VariableDef");
-      }
-      bool inside = true;
-      for (std::string* field : NamesIn(&variable)) inside = Strip(scope, field) && inside;
-      if (inside) taken.mutable_bytes_list()->add_value(variable.SerializeAsString());
-    }
-  } else if (collection.has_bytes_list() && name == kSavers) {
-    taken.mutable_bytes_list();
-    for (const std::string& v : collection.bytes_list().value()) {
-      proto::SaverDef def;
-      bool inside = def.ParseFromString(v);
-      for (std::string* field : NamesIn(&def)) inside = inside && Strip(scope, field);
-      if (inside) taken.mutable_bytes_list()->add_value(def.SerializeAsString());
+    for (std::string v : collection.bytes_list().value()) {
+      FERRY_ASSIGN_OR_RETURN(
+          const bool inside,
+          ChangeEntry(
+              name, [&](std::string* field) { return Strip(scope, field); }, &v));
+      if (inside) taken.mutable_bytes_list()->add_value(v);
     }
   } else {
     taken = collection;
   }
   return taken;
+}
+
+}  // namespace
+
+namespace {
+
+// The ops of the graph's nodes and of the functions that these call.
+std::set<std::string> UsedOps(const proto::GraphDef& graph) {
+  std::map<std::string, const proto::FunctionDef*> functions;
+  for (const proto::FunctionDef& f : graph.library().function())
+    functions[f.signature().name()] = &f;
+  std::set<std::string> used;
+  std::vector<const proto::FunctionDef*> called;
+  const auto use = [&](const std::string& name) {
+    const auto f = functions.find(name);
+    if (used.insert(name).second && f != functions.end()) called.push_back(f->second);
+  };
+  const auto visit = [&](const auto& nodes) {
+    for (const proto::NodeDef& n : nodes) {
+      use(n.op());
+      for (const auto& [attr, value] : n.attr()) {
+        if (value.has_func()) use(value.func().name());
+      }
+    }
+  };
+  visit(graph.node());
+  while (!called.empty()) {
+    const proto::FunctionDef* f = called.back();
+    called.pop_back();
+    visit(f->node_def());
+  }
+  return used;
 }
 
 }  // namespace
@@ -648,9 +742,7 @@ absl::StatusOr<proto::MetaGraphDef> ExportMetaGraph(const Graph& graph,
   if (!scope.empty() && meta.graph_def().node().empty()) {
     return InvalidArgument("export_scope '", scope, "': the graph has no nodes in that scope");
   }
-  std::set<std::string> used;
   auto strip = [&](proto::NodeDef* n) {
-    used.insert(n->op());
     if (options.clear_devices) n->clear_device();
     const OpInfo* info = FindOp(n->op());
     if (!options.strip_default_attrs || !info) return;
@@ -667,7 +759,7 @@ absl::StatusOr<proto::MetaGraphDef> ExportMetaGraph(const Graph& graph,
     for (proto::NodeDef& n : *f.mutable_node_def()) strip(&n);
   }
   proto::MetaGraphDef::MetaInfoDef* info = meta.mutable_meta_info_def();
-  for (const std::string& op : used) {
+  for (const std::string& op : UsedOps(meta.graph_def())) {
     if (const OpInfo* i = FindOp(op)) *info->mutable_stripped_op_list()->add_op() = i->def;
   }
   for (const std::string& tag : options.tags) info->add_tags(tag);
@@ -732,24 +824,13 @@ absl::StatusOr<ImportedMetaGraph> ImportMetaGraph(const proto::MetaGraphDef& met
     if (!scope.empty() && from.has_node_list()) {
       for (std::string& v : *from.mutable_node_list()->mutable_value()) v = Prefixed(scope, v);
     }
-    if (!scope.empty() && from.has_bytes_list() && HoldsVariables(name)) {
+    if (!scope.empty() && from.has_bytes_list()) {
       for (std::string& v : *from.mutable_bytes_list()->mutable_value()) {
-        proto::VariableDef variable;
-        if (!variable.ParseFromString(v)) {
-          return DataLoss("collection '", name, "' holds an entry that is no VariableDef");
-        }
-        for (std::string* field : NamesIn(&variable)) *field = Prefixed(scope, *field);
-        variable.SerializeToString(&v);
-      }
-    }
-    if (!scope.empty() && from.has_bytes_list() && name == kSavers) {
-      for (std::string& v : *from.mutable_bytes_list()->mutable_value()) {
-        proto::SaverDef def;
-        if (!def.ParseFromString(v)) {
-          return DataLoss("collection '", name, "' holds an entry that is no SaverDef");
-        }
-        PrefixSaverDef(scope, &def);
-        def.SerializeToString(&v);
+        const auto prefix = [&](std::string* field) {
+          *field = Prefixed(scope, *field);
+          return true;
+        };
+        FERRY_RETURN_IF_ERROR(ChangeEntry(name, prefix, &v).status());
       }
     }
     if (to.kind_case() != proto::CollectionDef::KIND_NOT_SET &&
@@ -758,18 +839,8 @@ absl::StatusOr<ImportedMetaGraph> ImportMetaGraph(const proto::MetaGraphDef& met
                              "' is of another kind in the graph than in the "
                              "meta graph");
     }
-    // What a collection has already, it doesn't get twice; but for variables, of which TensorFlow
-    // keeps both, so that a new Saver tells of it.
-    if ((from.has_bytes_list() || from.has_node_list()) && !HoldsVariables(name)) {
-      const bool bytes = from.has_bytes_list();
-      auto* have = bytes ? to.mutable_bytes_list()->mutable_value()
-                         : to.mutable_node_list()->mutable_value();
-      for (const std::string& v : bytes ? from.bytes_list().value() : from.node_list().value()) {
-        if (std::find(have->begin(), have->end(), v) == have->end()) *have->Add() = v;
-      }
-    } else {
-      to.MergeFrom(from);
-    }
+    // Imported twice, it is there twice, as in TensorFlow.
+    to.MergeFrom(from);
   }
   if (meta.has_saver_def()) {
     imported.has_saver_def = true;

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstdio>
 #include <cstring>
 #include <deque>
 #include <functional>
@@ -25,6 +24,7 @@
 #include "saver/bundle_reader.h"
 #include "saver/bundle_writer.h"
 #include "saver/checkpoint_state.h"
+#include "saver/log.h"
 
 namespace ferry {
 namespace {
@@ -579,8 +579,7 @@ Saver::~Saver() {
   if (worker.joinable()) worker.join();
   MutexLock lock(&rep_->mu);
   if (!rep_->background.ok()) {
-    std::fprintf(stderr, "ferry: a background save failed: %s\n",
-                 rep_->background.ToString().c_str());
+    LogWarning("a background save failed: ", rep_->background.ToString());
   }
 }
 
@@ -599,14 +598,12 @@ SaveItem ItemOf(const VariableHandle& v) {
 // The saveable variables of a graph, with slices as their VariableDefs tell.
 absl::StatusOr<std::vector<SaveItem>> AllSaveable(const Graph& graph) {
   std::vector<SaveItem> items;
-  std::set<std::string> seen;
+  std::set<const Node*> seen;
   for (const char* const collection : {kGlobalVariables, "saveable_objects"}) {
-    FERRY_ASSIGN_OR_RETURN(std::vector<proto::VariableDef> defs,
-                           GetVariableCollection(graph, collection));
-    for (const proto::VariableDef& d : defs) {
+    FERRY_ASSIGN_OR_RETURN(const std::vector<VariableHandle> all, VariablesOf(graph, collection));
+    for (const VariableHandle& v : all) {
       // One that the first collection has twice was imported twice, which CheckItems tells.
-      if (!seen.insert(d.variable_name()).second && collection != kGlobalVariables) continue;
-      FERRY_ASSIGN_OR_RETURN(VariableHandle v, FromProto(graph, d));
+      if (!seen.insert(v.ref.node).second && collection != kGlobalVariables) continue;
       items.push_back(ItemOf(v));
     }
   }
@@ -641,9 +638,10 @@ absl::StatusOr<std::unique_ptr<Saver>> Saver::Create(Graph* graph, const SaverOp
                            options.keep_best, "; 0 keeps all checkpoints, and no best ones");
   }
   if (options.write_version != proto::SaverDef::V2) {
-    return InvalidArgument("write_version is ",
-                           proto::SaverDef::CheckpointFormatVersion_Name(options.write_version),
-                           "; checkpoints are written in the V2 format only");
+    return Unimplemented("write_version is ",
+                         proto::SaverDef::CheckpointFormatVersion_Name(options.write_version),
+                         "; checkpoints are written in the V2 format only, which TensorFlow reads "
+                         "since 0.12; V1 is read");
   }
   if (!options.var_map.empty() && !options.var_list.empty()) {
     return InvalidArgument("a Saver takes a list of variables or a map, not both");
@@ -719,7 +717,13 @@ absl::StatusOr<std::unique_ptr<Saver>> ImportMetaGraphFile(FileSystem* fs, const
   SaverOptions all;
   all.allow_empty = true;
   FERRY_ASSIGN_OR_RETURN(std::unique_ptr<Saver> saver, Saver::Create(graph, all));
-  if (saver->items().empty()) saver.reset();
+  // Variables elsewhere are none of what was imported.
+  const std::string scope(absl::StripSuffix(options.import_scope, "/"));
+  const bool any =
+      std::any_of(saver->items().begin(), saver->items().end(), [&](const SaveItem& item) {
+        return scope.empty() || absl::StartsWith(item.variable.node->name(), scope + "/");
+      });
+  if (!any) saver.reset();
   return saver;
 }
 
@@ -842,6 +846,7 @@ absl::Status Saver::Restore(Session* session, const std::string& prefix) {
 
   FERRY_ASSIGN_OR_RETURN(std::unique_ptr<BundleReader> reader,
                          BundleReader::Open(session->file_system(), prefix));
+  LogInfo("Restoring parameters from ", prefix);
   // Everything that can be known without reading the data is checked first.
   struct Target {
     Variable* variable;

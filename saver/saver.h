@@ -36,12 +36,12 @@
 namespace ferry {
 
 struct SaverOptions {
-  // What is saved, under which name: a list gives each variable its own name, parts of a partitioned
-  // one the whole's; in a map all parts come under one name. Empty: all saveable variables, the
-  // collections "variables" and saveable objects of the graph.
+  // What is saved, under which name: a list gives each variable its own name, parts of a
+  // partitioned one the whole's; in a map all parts come under one name. Empty: all saveable
+  // variables, the collections "variables" and saveable objects of the graph.
   std::vector<VariableHandle> var_list;
   std::vector<std::pair<std::string, VariableHandle>> var_map;  // Instead of var_list.
-  bool reshape = false;      // Restore into variables of another shape, same number of elements.
+  bool reshape = false;  // Restore into variables of another shape, same number of elements.
   // A data file for each device that variables ask for, written at the same time.
   bool sharded = false;
   int max_to_keep = 5;  // 0: all.
@@ -55,11 +55,11 @@ struct SaverOptions {
   // Create doesn't look at the graph's variables yet; Build() does.
   bool defer_build = false;
   bool allow_empty = false;  // No variables at all is fine; Save then writes the .meta alone.
-  // The V1 format is read, but not written.
+  // The V1 format is read; that it can't be written is Unimplemented.
   proto::SaverDef::CheckpointFormatVersion write_version = proto::SaverDef::V2;
-  bool pad_step_number = false;       // "model.ckpt-00000100".
-  bool save_relative_paths = false;   // In the state file.
-  std::string filename = "model";     // The default of the node save/filename.
+  bool pad_step_number = false;      // "model.ckpt-00000100".
+  bool save_relative_paths = false;  // In the state file.
+  std::string filename = "model";    // The default of the node save/filename.
   // Memory for old bytes of variables that training changes during a background save, at most.
   // Negative: as much as the variables take, but no more than a quarter of the machine's memory.
   int64_t shadow_pool_bytes = -1;
@@ -71,7 +71,7 @@ struct SaveOptions {
   VariableHandle global_step_variable;
   // How good this checkpoint is, for SaverOptions::keep_best. A NaN is as none.
   std::optional<double> metric;
-  std::string latest_filename;         // Of the state file; "": "checkpoint".
+  std::string latest_filename;  // Of the state file; "": "checkpoint".
   std::string meta_graph_suffix = "meta";
   bool write_meta_graph = true;
   bool write_state = true;
@@ -89,9 +89,9 @@ struct AsyncSaveOptions {
 
 // What one save did.
 struct SaveStats {
-  int64_t bytes = 0;           // Of the variables.
-  double seconds = 0;          // From the cut to the end, durable.
-  std::string write_method;    // "io_uring O_DIRECT", ….
+  int64_t bytes = 0;         // Of the variables.
+  double seconds = 0;        // From the cut to the end, durable.
+  std::string write_method;  // "io_uring O_DIRECT", ….
   SnapshotStats snapshot;
 };
 
@@ -147,8 +147,8 @@ class Saver {
   absl::Status RecoverFromState(FileSystem* fs, const std::string& dir,
                                 const std::string& latest_filename = "");
 
-  // A protected checkpoint isn't evicted, and stays listed. The state file tells a resumed run of it
-  // from the next save on.
+  // A protected checkpoint isn't evicted, and stays listed. The state file tells a resumed run of
+  // it from the next save on.
   void Protect(const std::string& prefix);
   void Unprotect(const std::string& prefix);
   // Those of last_checkpoints() that have a metric, the best first.
@@ -167,7 +167,7 @@ class Saver {
 };
 
 // tf.train.import_meta_graph: imports a `.meta` file and makes the Saver that it describes, or else
-// one of all variables that there are; null when there are none.
+// one of all variables that there are; null when there are none (with an import_scope, none there).
 absl::StatusOr<std::unique_ptr<Saver>> ImportMetaGraphFile(FileSystem* fs, const std::string& path,
                                                            const ImportMetaOptions& options,
                                                            Graph* graph,

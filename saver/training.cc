@@ -2,6 +2,7 @@
 #include "saver/training.h"
 
 #include <csignal>
+#include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -88,6 +89,9 @@ absl::StatusOr<std::unique_ptr<MonitoredSession>> MonitoredSession::Create(
     Graph* graph, MonitoredSessionOptions options) {
   std::unique_ptr<MonitoredSession> m(new MonitoredSession(graph, std::move(options)));
   m->failed_ = true;  // Until all is there.
+  for (const auto& hook : m->options_.hooks) {
+    if (hook == nullptr) return InvalidArgument("a hook of the training is null");
+  }
   for (const auto& hook : m->options_.hooks) FERRY_RETURN_IF_ERROR(hook->Begin(m.get()));
   FERRY_ASSIGN_OR_RETURN(m->global_step_, GetGlobalStep(*graph));
   FERRY_RETURN_IF_ERROR(m->CreateSession());
@@ -144,18 +148,19 @@ absl::StatusOr<int64_t> MonitoredSession::GlobalStep() {
 }
 
 absl::StatusOr<FileWriter*> MonitoredSession::Writer(const std::string& dir) {
-  std::unique_ptr<FileWriter>& writer = writers_[dir];
-  if (writer == nullptr) {
-    FERRY_ASSIGN_OR_RETURN(std::unique_ptr<FileWriter> made, FileWriter::Open(fs_, dir));
-    if (!restored_from_.empty() && global_step_) {
-      FERRY_ASSIGN_OR_RETURN(const int64_t step, GlobalStep());
-      proto::SessionLog log;
-      log.set_status(proto::SessionLog::START);
-      FERRY_RETURN_IF_ERROR(made->AddSessionLog(log, step + 1));
-    }
-    writer = std::move(made);
-  }
-  return writer.get();
+  const auto there = writers_.find(dir);
+  if (there != writers_.end()) return there->second.get();
+  FERRY_ASSIGN_OR_RETURN(std::unique_ptr<FileWriter> made, FileWriter::Open(fs_, dir));
+  if (!restored_from_.empty()) FERRY_RETURN_IF_ERROR(TellOfStart(made.get()));
+  return (writers_[dir] = std::move(made)).get();
+}
+
+absl::Status MonitoredSession::TellOfStart(FileWriter* writer) {
+  if (!global_step_) return absl::OkStatus();
+  FERRY_ASSIGN_OR_RETURN(const int64_t step, GlobalStep());
+  proto::SessionLog log;
+  log.set_status(proto::SessionLog::START);
+  return writer->AddSessionLog(log, step + 1);
 }
 
 absl::Status MonitoredSession::CreateSession() {
@@ -169,11 +174,13 @@ absl::Status MonitoredSession::CreateSession() {
     FERRY_ASSIGN_OR_RETURN(read_step_,
                            session_->MakeCallable({{}, {global_step_.read.name()}, {}}));
     FERRY_ASSIGN_OR_RETURN(const int64_t step, GlobalStep());
-    if (step < 0) {
+    if (step < 0 || step == std::numeric_limits<int64_t>::max()) {
       return DataLoss(restored_from_.empty() ? "the model" : restored_from_,
                       ": its global_step is ", step);
     }
   }
+  // Of a session that was made anew.
+  for (const auto& [dir, writer] : writers_) FERRY_RETURN_IF_ERROR(TellOfStart(writer.get()));
   for (const auto& hook : options_.hooks) FERRY_RETURN_IF_ERROR(hook->AfterCreateSession(this));
   return absl::OkStatus();
 }
@@ -364,10 +371,7 @@ absl::Status MonitoredSession::Close() {
   if (closed_) return absl::OkStatus();
   absl::Status status;
   if (!failed_) {
-    for (const auto& hook : options_.hooks) {
-      status = hook->End(this);
-      if (!status.ok()) break;
-    }
+    for (const auto& hook : options_.hooks) KeepFirst(&status, hook->End(this));
   }
   if (options_.scaffold.saver != nullptr) {
     KeepFirst(&status, options_.scaffold.saver->WaitForPending());

@@ -49,7 +49,8 @@ struct RunArgs {
 };
 
 // Something that is done around the Runs of a training. An error that a hook returns ends the
-// training: the Run or Close that called it returns it, and no hook's End is called any more.
+// training: the Run that called it returns it, and no hook's End is called any more. An error of
+// End itself is Close's, and keeps no other hook from its End: the last save is not lost by it.
 class SessionRunHook {
  public:
   virtual ~SessionRunHook() = default;
@@ -144,7 +145,7 @@ class MonitoredSession {
   // Whether that was not the newest one, which is damaged.
   bool fell_back() const { return fell_back_; }
   // One event file for each directory, made at the first call; hooks share it. When the session was
-  // restored it begins by telling TensorBoard to forget later steps of earlier files.
+  // restored it begins by telling TensorBoard to forget later steps that were recorded before.
   absl::StatusOr<FileWriter*> Writer(const std::string& dir);
   void Log(const std::string& line) const;
 
@@ -155,6 +156,8 @@ class MonitoredSession {
   absl::Status CheckReady() const;
   // Restores the newest checkpoint that can be; leaves restored_from_ empty when there is none.
   absl::Status RestoreLatest();
+  // Has TensorBoard forget what was recorded of later steps than this session begins at.
+  absl::Status TellOfStart(FileWriter* writer);
   absl::Status RunOnce(const RunArgs& asked, std::vector<Tensor>* outputs, bool* lost);
   void EndSession();
 

@@ -376,6 +376,33 @@ TEST(BundleWriter, OverAnExistingPrefixTheOldStaysUntilTheIndex) {
   }
 }
 
+class LocksFail : public ForwardingFileSystem {
+ public:
+  LocksFail(FileSystem* to, absl::Status status)
+      : ForwardingFileSystem(to), status_(std::move(status)) {}
+  absl::StatusOr<std::unique_ptr<FileLock>> Lock(const std::string&) override { return status_; }
+
+ private:
+  const absl::Status status_;
+};
+
+TEST(BundleWriter, GoesOnWhereThereAreNoLocksButNotWhenOneFails) {
+  const std::vector<std::pair<std::string, Tensor>> tensors = {{"x", Tensor::Scalar<float>(1)}};
+  for (const absl::Status& status :
+       {absl::UnimplementedError("no locks"), absl::PermissionDeniedError("not to be opened"),
+        absl::UnavailableError("the disk is on fire")}) {
+    const bool goes_on = !absl::IsUnavailable(status);
+    FaultFileSystem fs;
+    ASSERT_TRUE(WriteBundle(&fs, "/part", tensors).ok());
+    LocksFail locks(&fs, status);
+    const absl::Status saved = WriteBundle(&locks, "/p", tensors);
+    EXPECT_EQ(saved, goes_on ? absl::OkStatus() : status);
+    const absl::Status merged = MergeBundles(&locks, {"/part"}, "/whole", false);
+    EXPECT_EQ(merged, goes_on ? absl::OkStatus() : status);
+    EXPECT_EQ(MustOpen(&fs, goes_on ? "/whole" : "/part")->Read("x")->scalar<float>(), 1);
+  }
+}
+
 TEST(BundleReader, ReadsSlicesAcrossParts) {
   FileSystem* fs = FileSystem::Posix();
   const auto slice_of = [](const std::string& text) { return ParseShapeAndSlice(text)->slice; };

@@ -291,6 +291,35 @@ TEST(PosixWritableFile, SyncsInTheBackground) {
   }
 }
 
+// The system takes a name up to its first NUL byte, which would be another file.
+TEST(PosixFileSystem, RefusesNulBytesInNames) {
+  FileSystem* const fs = FileSystem::Posix();
+  const std::string dir = MakeTempDir();
+  const std::string there = dir + "/there";
+  ASSERT_TRUE(WriteFileAtomically(fs, there, "bytes").ok());
+  const std::string bad = there + std::string("\0.index", 7);
+  const std::vector<absl::Status> all = {fs->NewWritableFile(bad).status(),
+                                         fs->NewAppendableFile(bad).status(),
+                                         fs->NewBlockWriter(bad, {}).status(),
+                                         fs->OpenForRead(bad).status(),
+                                         fs->Rename(bad, dir + "/x"),
+                                         fs->Rename(there, bad),
+                                         fs->Unlink(bad),
+                                         fs->CreateDir(bad),
+                                         fs->RemoveDir(bad),
+                                         fs->SyncDir(bad),
+                                         fs->Stat(bad).status(),
+                                         fs->List(bad).status(),
+                                         fs->Lock(bad).status()};
+  for (const absl::Status& s : all) {
+    EXPECT_TRUE(absl::IsInvalidArgument(s)) << s;
+    EXPECT_NE(std::string(s.message()).find("there\\x00.index': a NUL byte in the name"),
+              std::string::npos)
+        << s;
+  }
+  EXPECT_EQ(*ReadFile(fs, there), "bytes");
+}
+
 TEST(Paths, SplitAndJoin) {
   EXPECT_EQ(DirName("a/b/c"), "a/b");
   EXPECT_EQ(DirName("c"), ".");

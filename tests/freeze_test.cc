@@ -2,7 +2,11 @@
 #include "saver/freeze.h"
 
 #include <gmock/gmock.h>
+#include <google/protobuf/text_format.h>
+#include <google/protobuf/util/message_differencer.h>
 #include <gtest/gtest.h>
+
+#include <filesystem>
 
 #include "absl/strings/str_cat.h"
 #include "runtime/graph/ops.h"
@@ -175,6 +179,25 @@ TEST_F(Freeze, BeyondTwoGibibytes) {
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(status.message(), HasSubstr("4294967296 bytes"));
   EXPECT_THAT(status.message(), HasSubstr("Keep the variables in a checkpoint"));
+}
+
+TEST_F(Freeze, GraphsAreWrittenIntoDirectoriesThatAreMade) {
+  proto::GraphDef graph;
+  graph_.ToGraphDef(&graph);
+  const std::string dir = ::testing::TempDir() + "/write_graph/l1/l2";
+  std::filesystem::remove_all(::testing::TempDir() + "/write_graph");
+  for (const bool as_text : {false, true}) {
+    const std::string name = as_text ? "graph.pbtxt" : "graph.pb";
+    const auto path = WriteGraph(FileSystem::Posix(), graph, dir, name, as_text);
+    ASSERT_TRUE(path.ok()) << path.status();
+    EXPECT_EQ(*path, dir + "/" + name);
+    const std::string bytes = *ReadFile(FileSystem::Posix(), *path);
+    proto::GraphDef back;
+    ASSERT_TRUE(as_text ? google::protobuf::TextFormat::ParseFromString(bytes, &back)
+                        : back.ParseFromString(bytes));
+    EXPECT_TRUE(google::protobuf::util::MessageDifferencer::Equals(back, graph));
+    EXPECT_EQ(bytes.find("node {") != std::string::npos, as_text);
+  }
 }
 
 TEST_F(Freeze, SubGraphs) {

@@ -8,7 +8,9 @@
 #include "gmock/gmock.h"
 #include "google/protobuf/util/message_differencer.h"
 #include "gtest/gtest.h"
+#include "proto/control_flow.pb.h"
 #include "runtime/graph/collections.h"
+#include "runtime/graph/cond.h"
 #include "runtime/graph/ops.h"
 #include "runtime/graph/variables.h"
 #include "runtime/op/op_def.h"
@@ -348,19 +350,101 @@ TEST(MetaGraphTest, FunctionsAreKept) {
   proto::FunctionDef* f = meta.mutable_graph_def()->mutable_library()->add_function();
   f->mutable_signature()->set_name("minus_one");
   proto::NodeDef* node = f->add_node_def();
-  node->set_name("sub");
-  node->set_op("Sub");
+  node->set_name("square");
+  node->set_op("Square");
+  // Called by another one that calls itself; a third one isn't called.
+  proto::FunctionDef* caller = meta.mutable_graph_def()->mutable_library()->add_function();
+  caller->mutable_signature()->set_name("caller");
+  caller->add_node_def()->set_op("minus_one");
+  caller->add_node_def()->set_op("caller");
+  proto::FunctionDef* unused = meta.mutable_graph_def()->mutable_library()->add_function();
+  unused->mutable_signature()->set_name("unused");
+  unused->add_node_def()->set_op("Sqrt");
+  proto::NodeDef* call = meta.mutable_graph_def()->add_node();
+  call->set_name("call");
+  call->set_op("caller");
   Graph graph;
   ASSERT_TRUE(ImportMetaGraph(meta, {}, &graph).ok());
   auto exported = ExportMetaGraph(graph, {});
   ASSERT_TRUE(exported.ok()) << exported.status();
-  ASSERT_EQ(exported->graph_def().library().function_size(), 1);
-  EXPECT_TRUE(MessageDifferencer::Equals(exported->graph_def().library().function(0), *f));
-  bool listed = false;
+  ASSERT_EQ(exported->graph_def().library().function_size(), 3);
+  EXPECT_TRUE(MessageDifferencer::Equals(exported->graph_def().library().function(0),
+                                         meta.graph_def().library().function(0)));
+  std::vector<std::string> listed;
   for (const auto& op : exported->meta_info_def().stripped_op_list().op()) {
-    listed |= op.name() == "Sub";
+    listed.push_back(op.name());
   }
-  EXPECT_TRUE(listed) << "the ops of functions count too";
+  EXPECT_THAT(listed, ::testing::Contains("Square")) << "the ops of functions count too";
+  EXPECT_THAT(listed, ::testing::Not(::testing::Contains("Sqrt"))) << "but not of unused ones";
+  EXPECT_THAT(listed, ::testing::Not(::testing::Contains("caller")));
+}
+
+// What conditionals and loops tell of themselves moves with them.
+TEST(MetaGraphTest, ContextsMoveWithTheirScopes) {
+  proto::MetaGraphDef meta;
+  {
+    Graph graph;
+    Scope root(&graph);
+    const Output p = ops::Placeholder(root.WithOpName("p"), DType::kBool, PartialShape::Scalar());
+    const Output x = ops::Placeholder(root.WithOpName("x"), DType::kFloat, PartialShape::Scalar());
+    Cond(
+        root, p, [&](const Scope& s) { return ops::Neg(s, x); },
+        [&](const Scope& s) {
+          return Cond(
+              s, p, [&](const Scope& i) { return ops::Square(i, x); },
+              [&](const Scope& i) { return ops::Exp(i, x); });
+        });
+    ASSERT_TRUE(root.ok()) << root.status();
+    meta = *ExportMetaGraph(graph, {});
+  }
+  proto::WhileContextDef loop;
+  loop.set_context_name("while/while_context");
+  loop.add_loop_exit_names("while/Exit:0");
+  loop.set_pivot_name("while/LoopCond:0");
+  (*meta.mutable_collection_def())["while_context"].mutable_bytes_list()->add_value(
+      loop.SerializeAsString());
+  Graph graph;
+  ImportMetaOptions options;
+  options.import_scope = "in";
+  ASSERT_TRUE(ImportMetaGraph(meta, options, &graph).ok());
+  const auto contexts = [](const proto::CollectionDef& c) {
+    std::vector<proto::CondContextDef> all;
+    for (const std::string& v : c.bytes_list().value()) {
+      EXPECT_TRUE(all.emplace_back().ParseFromString(v));
+    }
+    return all;
+  };
+  const auto before = contexts(meta.collection_def().at("cond_context"));
+  const auto inside = contexts(graph.collections().at("cond_context"));
+  ASSERT_EQ(inside.size(), 2u);
+  EXPECT_EQ(inside[0].context_name(), "in/" + before[0].context_name());
+  EXPECT_EQ(inside[0].pivot_name(), "in/" + before[0].pivot_name());
+  EXPECT_EQ(inside[0].values_def().external_values().at("in/x:0"),
+            "in/" + before[0].values_def().external_values().at("x:0"));
+  ASSERT_EQ(inside[1].nested_contexts_size(), 2);
+  EXPECT_EQ(inside[1].nested_contexts(0).cond_ctxt().pred_name(),
+            "in/" + before[1].nested_contexts(0).cond_ctxt().pred_name());
+  ASSERT_TRUE(loop.ParseFromString(graph.collections().at("while_context").bytes_list().value(0)));
+  EXPECT_EQ(loop.loop_exit_names(0), "in/while/Exit:0");
+  EXPECT_EQ(loop.pivot_name(), "in/while/LoopCond:0");
+  // Out of it again they are as they were; outside of another scope they are none of its.
+  ExportOptions exporting;
+  exporting.export_scope = "in";
+  auto out = ExportMetaGraph(graph, exporting);
+  ASSERT_TRUE(out.ok()) << out.status();
+  for (const char* name : {"cond_context", "while_context"}) {
+    EXPECT_EQ(out->collection_def().at(name).bytes_list().value_size(),
+              meta.collection_def().at(name).bytes_list().value_size());
+  }
+  const auto again = contexts(out->collection_def().at("cond_context"));
+  for (size_t i = 0; i < again.size(); ++i) {
+    EXPECT_TRUE(MessageDifferencer::Equals(again[i], before[i]));
+  }
+  ops::Const(Scope(&graph).WithOpName("other/c"), 1.0f);
+  exporting.export_scope = "other";
+  out = ExportMetaGraph(graph, exporting);
+  ASSERT_TRUE(out.ok()) << out.status();
+  EXPECT_EQ(out->collection_def().at("cond_context").bytes_list().value_size(), 0);
 }
 
 TEST(MetaGraphTest, ImportScopesAreMadeUnique) {

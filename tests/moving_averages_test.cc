@@ -265,6 +265,18 @@ TEST_F(MovingAveragesTest, BranchesMustAgree) {
               HasSubstr("Outputs of true_fn and false_fn must have the same type: float32, int32"));
 }
 
+TEST_F(MovingAveragesTest, BothBranchesMustBeThere) {
+  Output p = ops::Placeholder(root.WithOpName("p"), DType::kBool, PartialShape::Scalar());
+  const int nodes = graph.num_nodes();
+  EXPECT_EQ(Cond(
+                root, p, [](const Scope& s) { return ops::Const<float>(s, 1); }, nullptr)
+                .node,
+            nullptr);
+  EXPECT_THAT(std::string(root.status().message()),
+              HasSubstr("true_fn and false_fn must be callable"));
+  EXPECT_EQ(graph.num_nodes(), nodes);
+}
+
 TEST_F(MovingAveragesTest, RestoresShadowsIntoVariables) {
   VariableHandle v = MakeVariable(root, "v", Tensor::Scalar(0.0f));
   GetOrCreateGlobalStep(root);
@@ -310,6 +322,13 @@ TEST_F(MovingAveragesTest, RefusesWhatHasNoAverage) {
   EXPECT_EQ(ExponentialMovingAverage(0.9).Apply(root, {n}), nullptr);
   EXPECT_THAT(std::string(root.status().message()),
               HasSubstr("The variables must be half, float, or double: n"));
+  for (const bool tensors : {false, true}) {
+    const Scope s(&graph);
+    ExponentialMovingAverage ema(0.9);
+    EXPECT_EQ(tensors ? ema.ApplyToTensors(s, {Output()}) : ema.Apply(s, {VariableHandle()}),
+              nullptr);
+    EXPECT_THAT(std::string(s.status().message()), HasSubstr("to be averaged is empty"));
+  }
 }
 
 TEST_F(MovingAveragesTest, AVariableThatDependsOnOthersIsInitializedInAnyOrder) {

@@ -10,6 +10,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "runtime/base/status.h"
+#include "runtime/graph/collections.h"
 #include "runtime/graph/gradients.h"
 #include "runtime/graph/ops.h"
 #include "runtime/graph/optimizer.h"
@@ -49,7 +50,8 @@ class SaverSystemTest : public ::testing::Test {
   void SaveOne(const std::string& path, const std::string& name, const std::vector<float>& value) {
     Graph graph;
     Scope root(&graph);
-    MakeVariable(root, name, Tensor::Of<float>(value));
+    const VariableHandle v = MakeVariable(root, name, Tensor::Of<float>(value));
+    ASSERT_OK(AddNodeToCollection(&graph, "mine", v.ref.node->name()));
     Node* init = GlobalVariablesInitializer(root);
     Session session(&graph);
     ASSERT_OK(session.Run({}, {}, {init->name()}, nullptr));
@@ -151,6 +153,8 @@ TEST_F(SaverSystemTest, ImportingNamesThatExist) {
   EXPECT_EQ((*second)->items()[0].variable.name(), "w1:0");
   EXPECT_EQ(Saver::Create(&graph).status().message(),
             "At least two variables have the same name: w1");
+  // Collections have what they name twice, too.
+  EXPECT_THAT(*GetNodeCollection(graph, "mine"), ElementsAre("w1", "w1"));
   // In a scope of its own it is a variable of its own.
   ImportMetaOptions options;
   options.import_scope = "imported";
@@ -161,6 +165,32 @@ TEST_F(SaverSystemTest, ImportingNamesThatExist) {
   Session session(&graph);
   ASSERT_OK((*scoped)->Restore(&session, Path("m")));
   EXPECT_EQ(Fetch(&session, "imported/w1").DebugString(), "float32 [2] 1 2");
+}
+
+// A meta graph without a SaverDef: a Saver comes of it where there are variables in its scope.
+TEST_F(SaverSystemTest, ImportingAGraphWithoutVariables) {
+  {
+    Graph graph;
+    ops::Const(Scope(&graph).WithOpName("x"), 1.0f);
+    Session session(&graph);
+    SaverOptions options;
+    options.allow_empty = true;
+    ASSERT_OK((*Saver::Create(&graph, options))->Save(&session, Path("none")).status());
+  }
+  Graph graph;
+  ImportMetaOptions options;
+  for (const bool other_variables : {false, true}) {
+    if (other_variables) MakeVariable(Scope(&graph), "my_scope/v", Tensor::Scalar(1.0f));
+    options.import_scope = "sub";
+    auto saver = ImportMetaGraphFile(fs_, Path("none.meta"), options, &graph);
+    ASSERT_OK(saver.status());
+    EXPECT_EQ(*saver, nullptr) << other_variables;
+  }
+  options.import_scope = "my_scope";
+  auto saver = ImportMetaGraphFile(fs_, Path("none.meta"), options, &graph);
+  ASSERT_OK(saver.status());
+  ASSERT_NE(*saver, nullptr);
+  EXPECT_EQ((*saver)->items()[0].key, "my_scope/v");
 }
 
 // In an imported graph, too, Savers share nodes, and others get nodes of their own.

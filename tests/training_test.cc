@@ -296,6 +296,57 @@ TEST_F(TrainingTest, FindsTheLatestGoodCheckpoint) {
   EXPECT_TRUE(absl::IsDataLoss(skipped[0].second)) << skipped[0].second;
 }
 
+// Whatever is damaged of the newest checkpoint, training goes on from it or from the one before.
+TEST_F(TrainingTest, GoesOnWhateverIsDamaged) {
+  const std::string newest = "/model/model.ckpt-10";
+  const struct {
+    std::string name, contents;
+    bool exists;
+    int64_t step;  // At which it goes on.
+  } cases[] = {
+      {newest + ".index", "", true, 8},
+      {newest + ".index", "nonsense", true, 8},
+      {newest + ".index", "", false, 8},
+      {newest + ".data-00000-of-00001", "", true, 8},
+      {newest + ".data-00000-of-00001", "", false, 8},
+      {newest + ".meta", "nonsense", true, 10},
+      {newest + ".meta", "", false, 10},
+      {"/model/checkpoint", "", true, 10},
+      {"/model/checkpoint", "", false, 10},
+      {"/model/checkpoint", "model_checkpoint_path: \"elsewhere\"\n", true, 10},
+      {"/model/checkpoint", std::string(100, '\0'), true, 10},
+      {"/model/graph.pbtxt", "nonsense", true, 10},
+  };
+  for (const auto& c : cases) {
+    SCOPED_TRACE(c.name + ": " + c.contents);
+    FaultFileSystem disk;
+    options.session.file_system = &disk;
+    options.hooks.clear();
+    options.scaffold.saver = nullptr;
+    SaveEvery(4);
+    StopAt(10);
+    ASSERT_EQ(Train(), absl::OkStatus());
+    if (c.exists) {
+      disk.SetContents(c.name, c.contents);
+    } else {
+      ASSERT_EQ(disk.Unlink(c.name), absl::OkStatus());
+    }
+    options.hooks.clear();
+    options.scaffold.saver = nullptr;
+    SaveEvery(4);
+    StopAt(13);
+    auto m = Create();
+    ASSERT_NE(m, nullptr);
+    EXPECT_EQ(*m->GlobalStep(), c.step);
+    ASSERT_EQ(Steps(m.get()), absl::OkStatus());
+    ASSERT_EQ(m->Close(), absl::OkStatus());
+    EXPECT_EQ(*LatestCheckpoint(&disk, "/model"), "/model/model.ckpt-13");
+    auto reader = CheckpointReader::Open(&disk, "/model/model.ckpt-13");
+    ASSERT_EQ(reader.status(), absl::OkStatus());
+    EXPECT_EQ((*reader)->GetTensor("w")->data<float>()[0], 13);
+  }
+}
+
 // Counts sessions.
 class SessionsHook : public SessionRunHook {
  public:
@@ -378,6 +429,111 @@ TEST_F(TrainingTest, ADiskThatIsFullDuringABackgroundSave) {
   // Room again: it goes on from what there was.
   m = Create();
   EXPECT_EQ(m->restored_from(), "/model/model.ckpt-0");
+}
+
+// A disk that fails at any one call, or from any call on: training ends with an error that says so,
+// or doesn't need the call; and it can be gone on with from what is there.
+TEST_F(TrainingTest, AnyCallMayFail) {
+  TrainingDefaults defaults;
+  defaults.save_summaries.steps = 2;
+  defaults.log_step_count_steps = 2;
+  defaults.save_checkpoint.steps = 2;
+  const auto train = [&](FaultFileSystem* disk, int64_t last_step) -> absl::Status {
+    options.session.file_system = disk;
+    options.scaffold.saver = nullptr;
+    options.hooks = {std::make_shared<StopAtStepHook>(StopAtStepHook::LastStep(last_step))};
+    FERRY_ASSIGN_OR_RETURN(auto m, MonitoredTrainingSession(&graph, options, defaults));
+    absl::Status status = Steps(m.get());
+    KeepFirst(&status, m->Close());
+    return status;
+  };
+  for (const bool all_later : {false, true}) {
+    int errors = 0;
+    for (int64_t n = 0;; ++n) {
+      ASSERT_LT(n, 2000);
+      FaultFileSystem disk;
+      ASSERT_EQ(train(&disk, 2), absl::OkStatus());
+      const int64_t before = disk.calls();
+      disk.FailCall(n, absl::ResourceExhaustedError("No space left on device"), all_later);
+      const absl::Status status = train(&disk, 6);
+      const bool reached = disk.calls() > before + n;
+      const std::string failed = disk.LastFailure();
+      disk.StopFailing();
+      if (!status.ok()) {
+        ++errors;
+        EXPECT_THAT(status.ToString(), HasSubstr("No space left on device")) << failed;
+      } else {
+        EXPECT_EQ(*LatestCheckpoint(&disk, "/model"), "/model/model.ckpt-6") << failed;
+      }
+      ASSERT_EQ(train(&disk, 9), absl::OkStatus()) << failed;
+      auto reader = CheckpointReader::Open(&disk, "/model/model.ckpt-9");
+      ASSERT_EQ(reader.status(), absl::OkStatus());
+      EXPECT_EQ((*reader)->GetTensor("w")->data<float>()[0], 9) << failed;
+      if (!reached) break;
+    }
+    EXPECT_GT(errors, 20);
+  }
+}
+
+// Fails at the call of that name.
+class FailingHook : public SessionRunHook {
+ public:
+  explicit FailingHook(std::string at) : at_(std::move(at)) {}
+  absl::Status Begin(MonitoredSession*) override { return Call("Begin"); }
+  absl::Status AfterCreateSession(MonitoredSession*) override { return Call("AfterCreateSession"); }
+  absl::StatusOr<RunArgs> BeforeRun(MonitoredSession*) override {
+    FERRY_RETURN_IF_ERROR(++runs_ > 3 ? Call("BeforeRun") : absl::OkStatus());
+    RunArgs args;
+    if (at_ == "fetch") args.fetches = {"nowhere:0"};
+    return args;
+  }
+  absl::Status AfterRun(MonitoredSession*, absl::Span<const Tensor>) override {
+    return runs_ > 3 ? Call("AfterRun") : absl::OkStatus();
+  }
+  absl::Status End(MonitoredSession*) override { return Call("End"); }
+  void SessionEnds(MonitoredSession*) override { ended = true; }
+  bool ended = false;
+
+ private:
+  absl::Status Call(const std::string& name) const {
+    return name == at_ ? absl::InternalError("the hook's own, at " + name) : absl::OkStatus();
+  }
+  const std::string at_;
+  int runs_ = 0;
+};
+
+TEST_F(TrainingTest, AHookThatFailsEndsTheTraining) {
+  for (const std::string at : {"Begin", "AfterCreateSession", "BeforeRun", "AfterRun", "End"}) {
+    SCOPED_TRACE(at);
+    FaultFileSystem disk;
+    options.session.file_system = &disk;
+    options.scaffold.saver = nullptr;
+    auto failing = std::make_shared<FailingHook>(at);
+    options.hooks = {failing};
+    SaveEvery(2);
+    StopAt(7);
+    auto m = MonitoredSession::Create(&graph, options);
+    absl::Status status = m.status();
+    if (m.ok()) {
+      status = Steps(m->get());
+      EXPECT_TRUE((*m)->should_stop());
+      EXPECT_EQ(status.ok(), at == "End") << status;
+      KeepFirst(&status, (*m)->Close());
+      EXPECT_EQ((*m)->Close(), absl::OkStatus());
+    }
+    EXPECT_THAT(status.ToString(), HasSubstr("the hook's own, at " + at));
+    EXPECT_EQ(failing->ended, at != "Begin");  // There was no session yet.
+    if (m.ok()) {
+      // What was saved until then is sound; an End that fails loses no state.
+      EXPECT_EQ(*FindLatestGoodCheckpoint(&disk, "/model"),
+                at == "End" ? "/model/model.ckpt-7" : "/model/model.ckpt-2");
+    }
+  }
+  options.session.file_system = &fs;
+  options.hooks = {std::make_shared<FailingHook>("fetch")};
+  EXPECT_THAT(Train().ToString(), HasSubstr("nowhere"));
+  options.hooks = {nullptr};
+  EXPECT_THAT(Train().ToString(), HasSubstr("a hook of the training is null"));
 }
 
 class RecordingListener : public CheckpointSaverListener {
@@ -466,6 +622,54 @@ TEST_F(TrainingTest, ASignalSavesAndEnds) {
     EXPECT_TRUE(m->should_stop());
     ASSERT_EQ(m->Close(), absl::OkStatus());
     EXPECT_EQ(*LatestCheckpoint(&fs, "/model"), absl::StrCat("/model/model.ckpt-", from + 3));
+  }
+}
+
+// Asks to stop at its n-th call.
+class StoppingHook : public SessionRunHook {
+ public:
+  StoppingHook(int n, std::atomic<bool>* stop) : left_(n), stop_(stop) {}
+  absl::Status Begin(MonitoredSession*) override { return Call(); }
+  absl::Status AfterCreateSession(MonitoredSession*) override { return Call(); }
+  absl::StatusOr<RunArgs> BeforeRun(MonitoredSession*) override {
+    FERRY_RETURN_IF_ERROR(Call());
+    return RunArgs();
+  }
+  absl::Status AfterRun(MonitoredSession*, absl::Span<const Tensor>) override {
+    ++steps;
+    return Call();
+  }
+  absl::Status End(MonitoredSession*) override { return Call(); }
+  int64_t steps = 0;
+
+ private:
+  absl::Status Call() {
+    if (left_-- == 0) *stop_ = true;
+    return absl::OkStatus();
+  }
+  int left_;
+  std::atomic<bool>* const stop_;
+};
+
+TEST_F(TrainingTest, StoppedAtAnyMomentItSavesWhatItDid) {
+  for (int n = 0; n < 14; ++n) {
+    for (const bool before : {false, true}) {
+      FaultFileSystem disk;
+      std::atomic<bool> stop{false};
+      options.session.file_system = &disk;
+      options.scaffold.saver = nullptr;
+      options.stop = &stop;
+      options.hooks.clear();
+      auto hook = std::make_shared<StoppingHook>(n, &stop);
+      if (before) options.hooks.push_back(hook);
+      SaveEvery(2);
+      if (!before) options.hooks.push_back(hook);
+      StopAt(5);
+      ASSERT_EQ(Train(), absl::OkStatus());
+      EXPECT_EQ(*LatestCheckpoint(&disk, "/model"),
+                absl::StrCat("/model/model.ckpt-", hook->steps));
+      EXPECT_EQ(hook->steps, std::min(5, std::max(0, n / 2)));
+    }
   }
 }
 
@@ -593,6 +797,161 @@ TEST_F(TrainingTest, AModelThatIsntReadyIsAnError) {
               HasSubstr("not initialized: something"));
 }
 
+TEST_F(TrainingTest, AScaffoldOfWrongNames) {
+  for (const int which : {0, 1, 2}) {
+    options.scaffold = Scaffold();
+    (which == 0   ? options.scaffold.init_op
+     : which == 1 ? options.scaffold.local_init_op
+                  : options.scaffold.ready_op) = "no_such_node";
+    const absl::Status s = MonitoredSession::Create(&graph, options).status();
+    EXPECT_TRUE(absl::IsNotFound(s)) << s;
+    EXPECT_THAT(std::string(s.message()), HasSubstr("no_such_node"));
+  }
+  options.scaffold = Scaffold();
+  options.scaffold.ready_op = "total";
+  EXPECT_THAT(MonitoredSession::Create(&graph, options).status().ToString(),
+              HasSubstr("ready_op 'total' gives float32; expected strings"));
+}
+
+// Without counting there may still be checkpoints, of a Saver of one's own.
+TEST_F(TrainingTest, AModelWithoutAGlobalStep) {
+  Graph plain;
+  Scope s(&plain);
+  VariableHandle v = MakeVariable(s, "v", Tensor::Scalar(1.0f));
+  ops::AssignAdd(s.WithOpName("train"), v.ref, ops::Const(s, 1.0f));
+  ASSERT_TRUE(s.ok());
+  for (const float start : {1.0f, 4.0f}) {
+    options.scaffold.saver = nullptr;
+    auto m = MonitoredSession::Create(&plain, options);
+    ASSERT_EQ(m.status(), absl::OkStatus());
+    EXPECT_TRUE(absl::IsFailedPrecondition((*m)->GlobalStep().status()));
+    std::vector<Tensor> out;
+    ASSERT_EQ((*m)->Run({}, {"v/read"}, {}, &out), absl::OkStatus());
+    EXPECT_EQ(out[0].scalar<float>(), start);
+    ASSERT_EQ(Steps(m->get(), 3), absl::OkStatus());
+    ASSERT_EQ((*(*m)->saver())->Save((*m)->session(), "/model/mine").status(), absl::OkStatus());
+    ASSERT_EQ((*m)->Close(), absl::OkStatus());
+  }
+}
+
+TEST_F(TrainingTest, GlobalStepsOfOtherKinds) {
+  const auto with_step = [&](Graph* g, const Tensor& zero, const char* name) {
+    Scope s(g);
+    VariableOptions step;
+    step.trainable = false;
+    step.collections = {kGlobalVariables, kGlobalStep};
+    VariableHandle v = MakeVariable(s, name, zero, step);
+    EXPECT_TRUE(s.ok()) << s.status();
+    return v;
+  };
+  // The 32 bits of old models, of any name.
+  Graph narrow;
+  VariableHandle v = with_step(&narrow, Tensor::Scalar<int32_t>(0), "training/step");
+  Scope s(&narrow);
+  ops::AssignAdd(s.WithOpName("train"), v.ref, ops::Const<int32_t>(s, 1));
+  ASSERT_TRUE(s.ok());
+  for (const int64_t last : {3, 7}) {
+    options.hooks.clear();
+    options.scaffold.saver = nullptr;
+    SaveEvery(2);
+    StopAt(last);
+    auto m = MonitoredSession::Create(&narrow, options);
+    ASSERT_EQ(m.status(), absl::OkStatus());
+    ASSERT_EQ(Steps(m->get()), absl::OkStatus());
+    EXPECT_EQ(*(*m)->GlobalStep(), last);
+    ASSERT_EQ((*m)->Close(), absl::OkStatus());
+  }
+  EXPECT_THAT(SavedSteps(), ElementsAre(2, 3, 4, 6, 7));
+
+  options.checkpoint_dir.clear();
+  Graph real, several;
+  with_step(&real, Tensor::Scalar<float>(0), "global_step");
+  absl::Status status = MonitoredSession::Create(&real, options).status();
+  EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("Existing \"global_step\" does not have integer type"));
+  with_step(&several, Tensor::Of<int64_t>({0, 0}), "global_step");
+  status = MonitoredSession::Create(&several, options).status();
+  EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("Existing \"global_step\" is not scalar"));
+}
+
+// Beyond which nothing can be counted.
+TEST_F(TrainingTest, StepsWithoutEnd) {
+  constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+  TrainingDefaults defaults;
+  defaults.save_summaries.steps = kMost;
+  defaults.log_step_count_steps = kMost;
+  defaults.save_checkpoint.steps = kMost;
+  for (int start = 0; start < 2; ++start) {
+    options.scaffold.saver = nullptr;
+    options.hooks = {
+        std::make_shared<StopAtStepHook>(StopAtStepHook::NumSteps(kMost)),
+        std::make_shared<LoggingTensorHook>(
+            std::vector<std::pair<std::string, std::string>>{{"sum", "total"}}, Every{kMost, 0})};
+    auto m = MonitoredTrainingSession(&graph, options, defaults);
+    ASSERT_TRUE(m.ok()) << m.status();
+    ASSERT_EQ(Steps(m->get(), 3), absl::OkStatus());
+    EXPECT_FALSE((*m)->should_stop());
+    ASSERT_EQ((*m)->Close(), absl::OkStatus());
+  }
+  EXPECT_THAT(SavedSteps(), ElementsAre(0, 3, 6));
+  // A step that can't be counted on from.
+  options.hooks.clear();
+  ops::Assign(root.WithOpName("far"), *graph.FindOutput("global_step:0"),
+              ops::Const<int64_t>(root, kMost));
+  auto m = Create();
+  ASSERT_EQ(m->session()->Run({}, {}, {"far"}, nullptr), absl::OkStatus());
+  ASSERT_EQ((*m->saver())->Save(m->session(), "/model/model.ckpt-9").status(), absl::OkStatus());
+  m.reset();
+  EXPECT_TRUE(absl::IsDataLoss(MonitoredSession::Create(&graph, options).status()));
+}
+
+// Two programs that train in one directory by mistake: whatever comes of it, what is there is
+// sound.
+TEST_F(TrainingTest, TwoInOneDirectory) {
+  std::vector<std::thread> programs;
+  std::vector<absl::Status> ends(2);
+  for (size_t i = 0; i < ends.size(); ++i) {
+    programs.emplace_back([&, i] {
+      Graph own;
+      Scope s(&own);
+      VariableHandle step = GetOrCreateGlobalStep(s);
+      VariableHandle v = MakeVariable(s, "w", Tensor::Of<float>({0, 0, 0}));
+      Output add = ops::AssignAdd(s, v.ref, ops::Const(s, Tensor::Of<float>({1, 1, 1})));
+      ops::AssignAdd(s.WithOpName("train").WithControlDependencies({add.node}), step.ref,
+                     ops::Const<int64_t>(s, 1));
+      MonitoredSessionOptions its = options;
+      its.log = nullptr;
+      // What the one has read of, the other doesn't evict.
+      SaverOptions keep;
+      keep.max_to_keep = 0;
+      its.scaffold.saver = *Saver::Create(&own, keep);
+      CheckpointSaverOptions save;
+      save.dir = "/model";
+      save.every.steps = 3;
+      its.hooks = {std::make_shared<CheckpointSaverHook>(save),
+                   std::make_shared<StopAtStepHook>(StopAtStepHook::NumSteps(60))};
+      auto m = MonitoredSession::Create(&own, its);
+      ends[i] = m.status();
+      while (ends[i].ok() && !(*m)->should_stop()) ends[i] = (*m)->Run({}, {}, {"train"});
+      if (ends[i].ok()) ends[i] = (*m)->Close();
+    });
+  }
+  for (std::thread& p : programs) p.join();
+  for (const absl::Status& end : ends) EXPECT_EQ(end, absl::OkStatus());
+  auto state = GetCheckpointState(&fs, "/model");
+  ASSERT_EQ(state.status(), absl::OkStatus());
+  auto found = ListCheckpoints(&fs, "/model/model.ckpt");
+  ASSERT_EQ(found.status(), absl::OkStatus());
+  EXPECT_FALSE(found->empty());
+  for (const std::string& prefix : *found) {
+    EXPECT_THAT(VerifyCheckpoint(&fs, prefix).damage, IsEmpty()) << prefix;
+    EXPECT_EQ(Value(prefix), std::stof(prefix.substr(prefix.rfind('-') + 1)));
+  }
+  EXPECT_EQ(*LatestCheckpoint(&fs, "/model"), state->model_checkpoint_path());
+}
+
 TEST_F(TrainingTest, HooksThatCountStepsNeedThem) {
   Graph plain;
   MakeVariable(Scope(&plain), "v", Tensor::Scalar(1.0f));
@@ -616,6 +975,12 @@ TEST_F(TrainingTest, ALostSessionIsMadeAnewFromTheLatestCheckpoint) {
   EXPECT_EQ(*m->GlobalStep(), 5);  // Step 5 is gone, this one is it again.
   EXPECT_THAT(log, ::testing::Contains(HasSubstr("the session is lost")));
   ASSERT_EQ(m->Close(), absl::OkStatus());
+  // TensorBoard forgets what was recorded from step 5 on.
+  std::vector<int64_t> starts;
+  for (const proto::Event& e : Events("/model")) {
+    if (e.session_log().status() == proto::SessionLog::START) starts.push_back(e.step());
+  }
+  EXPECT_THAT(starts, ElementsAre(5));
 }
 
 }  // namespace

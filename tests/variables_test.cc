@@ -269,10 +269,14 @@ TEST_F(VariablesTest, Collections) {
   gone.set_variable_name("gone:0");
   ASSERT_TRUE(AddVariableToCollection(&g, "lost", gone).ok());
   EXPECT_THAT(std::string(VariablesOf(g, "lost").status().message()), HasSubstr("gone:0"));
-  EXPECT_TRUE(absl::IsFailedPrecondition(AddNodeToCollection(&g, "lost", "w")));
+  EXPECT_TRUE(absl::IsFailedPrecondition(AddNodeToCollection(&g, kGlobalVariables, "w")));
+  // The user's own name their variables, as TensorFlow writes them; they may be tensors, too.
+  EXPECT_THAT(*GetNodeCollection(g, "mine"), ElementsAre("l:0"));
   ASSERT_TRUE(AddNodeToCollection(&g, "nodes", "w").ok());
   ASSERT_TRUE(AddNodeToCollection(&g, "nodes", "w").ok());
   EXPECT_THAT(*GetNodeCollection(g, "nodes"), ElementsAre("w"));
+  EXPECT_EQ((*VariablesOf(g, "nodes"))[0].initializer->name(), "w/Assign");
+  ASSERT_TRUE(AddNodeToCollection(&g, "nodes", "w/read:0").ok());
   EXPECT_TRUE(absl::IsFailedPrecondition(VariablesOf(g, "nodes").status()));
 }
 

@@ -34,8 +34,7 @@ namespace ferry {
 namespace {
 
 double Now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
-      .count();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
 double Median(std::vector<double> v) {
@@ -98,8 +97,7 @@ struct Model {
   Session::Callable step;  // Changes every variable.
 
   absl::Status Make(const BenchOptions& options) {
-    const int64_t elements =
-        std::max<int64_t>(1, (options.mib << 20) / options.tensors / 4);
+    const int64_t elements = std::max<int64_t>(1, (options.mib << 20) / options.tensors / 4);
     const Scope root(&graph);
     std::vector<Node*> updates;
     for (int64_t i = 0; i < options.tensors; ++i) {
@@ -107,11 +105,10 @@ struct Model {
       v.initializer = RandomUniformInitializer(-1, 1, i + 1);
       const VariableHandle handle =
           GetVariable(root, fmt::format("v{:05}", i), {elements}, DType::kFloat, v);
-      updates.push_back(
-          ops::AssignSub(root, handle.ref,
-                         ops::Fill(root, ops::ConstVector<int64_t>(root, {elements}),
-                                   ops::Const<float>(root, 0.001f)))
-              .node);
+      updates.push_back(ops::AssignSub(root, handle.ref,
+                                       ops::Fill(root, ops::ConstVector<int64_t>(root, {elements}),
+                                                 ops::Const<float>(root, 0.001f)))
+                            .node);
       bytes += elements * 4;
     }
     ops::Group(root.WithOpName("step"), updates);
@@ -156,8 +153,8 @@ class WorkDir {
 };
 
 // The same bytes by the best raw means: O_DIRECT through io_uring from one buffer, and a sync. With
-// `index_bytes`, as a checkpoint has to be committed: beside them goes a file of so many bytes, which
-// gets its name when all is synced.
+// `index_bytes`, as a checkpoint has to be committed: beside them goes a file of so many bytes,
+// which gets its name when all is synced.
 absl::StatusOr<double> RawDirectWrite(const std::string& path, int64_t bytes, const char* from,
                                       size_t block, size_t index_bytes = 0) {
   FileSystem* fs = FileSystem::Posix();
@@ -171,8 +168,7 @@ absl::StatusOr<double> RawDirectWrite(const std::string& path, int64_t bytes, co
     if (issued - waited == static_cast<uint64_t>(options.depth)) {
       FERRY_RETURN_IF_ERROR(file->Wait(waited++));
     }
-    FERRY_ASSIGN_OR_RETURN(uint64_t ticket,
-                           file->Write(from, block, static_cast<uint64_t>(at)));
+    FERRY_ASSIGN_OR_RETURN(uint64_t ticket, file->Write(from, block, static_cast<uint64_t>(at)));
     issued = ticket + 1;
   }
   std::unique_ptr<WritableFile> index;
@@ -227,7 +223,7 @@ absl::StatusOr<double> PerCallNs(int64_t n, F&& fn) {
 // ---- GPUs ----
 
 // Files whose data goes nowhere: what is left of a save is the staging.
-class Nowhere : public FileSystem {
+class Nowhere : public ForwardingFileSystem {
  public:
   class Writer : public BlockWriter {
    public:
@@ -244,29 +240,6 @@ class Nowhere : public FileSystem {
   absl::StatusOr<std::unique_ptr<BlockWriter>> NewBlockWriter(const std::string&,
                                                               const BlockWriterOptions&) override {
     return std::unique_ptr<BlockWriter>(new Writer);
-  }
-  absl::StatusOr<std::unique_ptr<WritableFile>> NewWritableFile(const std::string& p) override {
-    return Posix()->NewWritableFile(p);
-  }
-  absl::StatusOr<std::unique_ptr<WritableFile>> NewAppendableFile(const std::string& p) override {
-    return Posix()->NewAppendableFile(p);
-  }
-  absl::StatusOr<std::unique_ptr<RandomAccessFile>> OpenForRead(const std::string& p) override {
-    return Posix()->OpenForRead(p);
-  }
-  absl::Status Rename(const std::string& from, const std::string& to) override {
-    return Posix()->Rename(from, to);
-  }
-  absl::Status Unlink(const std::string& p) override { return Posix()->Unlink(p); }
-  absl::Status CreateDir(const std::string& p) override { return Posix()->CreateDir(p); }
-  absl::Status RemoveDir(const std::string& p) override { return Posix()->RemoveDir(p); }
-  absl::Status SyncDir(const std::string& p) override { return Posix()->SyncDir(p); }
-  absl::StatusOr<FileInfo> Stat(const std::string& p) override { return Posix()->Stat(p); }
-  absl::StatusOr<std::vector<std::string>> List(const std::string& p) override {
-    return Posix()->List(p);
-  }
-  absl::StatusOr<std::unique_ptr<FileLock>> Lock(const std::string& p) override {
-    return Posix()->Lock(p);
   }
 };
 
@@ -299,7 +272,8 @@ absl::StatusOr<double> RawCopy(GpuDevice* gpu, int64_t bytes, bool to_host, bool
   Allocator* const allocator = pinned ? PinnedAllocator() : HostAllocator::Get();
   FERRY_ASSIGN_OR_RETURN(const BufferRef host, allocator->Allocate(kBlock));
   std::memset(host->data(), 1, kBlock);
-  FERRY_RETURN_IF_ERROR(gpu->CopyToDevice(GpuStream::kCompute, device->data(), host->data(), kBlock));
+  FERRY_RETURN_IF_ERROR(
+      gpu->CopyToDevice(GpuStream::kCompute, device->data(), host->data(), kBlock));
   FERRY_RETURN_IF_ERROR(gpu->SynchronizeAll());
   const GpuStream stream = to_host ? GpuStream::kToHost : GpuStream::kToDevice;
   const double start = Now();
@@ -330,8 +304,7 @@ absl::StatusOr<Json> BenchSave(const BenchOptions& options) {
   GpuDevice* const gpu = model.session->gpu();
   StagingRing ring;
   if (gpu) {
-    FERRY_RETURN_IF_ERROR(
-        ring.Init(StagingRing::kUsualSlots, StagingRing::kUsualSlotBytes, true));
+    FERRY_RETURN_IF_ERROR(ring.Init(StagingRing::kUsualSlots, StagingRing::kUsualSlotBytes, true));
   }
   double growth = 0;
   size_t index_bytes = 1;
@@ -435,22 +408,22 @@ absl::StatusOr<Json> BenchSave(const BenchOptions& options) {
     }
   }
   Json json{{"mib", options.mib},
-              {"tensors", options.tensors},
-              {"rounds", options.rounds},
-              {"save_mb_per_s", Round(mb / Median(save), 1)},
-              {"save_ms", Round(Median(save) * 1e3)},
-              {"save_with_meta_and_state_ms", Round(Median(whole) * 1e3)},
-              {"raw_commit_ms", Round(Median(commit) * 1e3)},
-              {"ratio_to_raw_commit", Round(Median(commit_ratio))},
-              {"raw_direct_fsync_mb_per_s", Round(mb / Median(direct), 1)},
-              {"raw_write_fsync_mb_per_s", Round(mb / Median(buffered), 1)},
-              {"ratio_to_raw", Round(Median(ratio))},
-              {"write_method", model.saver->last_stats().write_method},
-              {"stall_ms", Round(Median(stall) * 1e3)},
-              {"copy_ms", Round(Median(copy) * 1e3)},
-              {"stall_to_copy", Round(Median(stall) / Median(copy))},
-              {"step_during_save_to_usual", Round(Median(during))},
-              {"rss_growth_mib", Round(growth, 1)}};
+            {"tensors", options.tensors},
+            {"rounds", options.rounds},
+            {"save_mb_per_s", Round(mb / Median(save), 1)},
+            {"save_ms", Round(Median(save) * 1e3)},
+            {"save_with_meta_and_state_ms", Round(Median(whole) * 1e3)},
+            {"raw_commit_ms", Round(Median(commit) * 1e3)},
+            {"ratio_to_raw_commit", Round(Median(commit_ratio))},
+            {"raw_direct_fsync_mb_per_s", Round(mb / Median(direct), 1)},
+            {"raw_write_fsync_mb_per_s", Round(mb / Median(buffered), 1)},
+            {"ratio_to_raw", Round(Median(ratio))},
+            {"write_method", model.saver->last_stats().write_method},
+            {"stall_ms", Round(Median(stall) * 1e3)},
+            {"copy_ms", Round(Median(copy) * 1e3)},
+            {"stall_to_copy", Round(Median(stall) / Median(copy))},
+            {"step_during_save_to_usual", Round(Median(during))},
+            {"rss_growth_mib", Round(growth, 1)}};
   if (gpu) {
     const double copy_s = Median(pinned), write_s = Median(direct), save_s = Median(save);
     json["device"] = gpu->name();
@@ -459,8 +432,8 @@ absl::StatusOr<Json> BenchSave(const BenchOptions& options) {
     json["staging_mb_per_s"] = Round(mb / Median(staging), 1);
     json["staging_to_pinned"] = Round(copy_s / Median(staging));
     // 1: the shorter of copying and writing is hidden behind the longer; 0: one after the other.
-    json["overlap"] = Round(std::clamp(
-        (copy_s + write_s - save_s) / std::min(copy_s, write_s), 0.0, 1.0));
+    json["overlap"] =
+        Round(std::clamp((copy_s + write_s - save_s) / std::min(copy_s, write_s), 0.0, 1.0));
   }
   return json;
 }
@@ -522,13 +495,13 @@ absl::StatusOr<Json> BenchRestore(const BenchOptions& options) {
     ratio.push_back(r / t);
   }
   Json json{{"mib", options.mib},
-              {"tensors", options.tensors},
-              {"rounds", options.rounds},
-              {"threads", threads},
-              {"restore_mb_per_s", Round(mb / Median(restore), 1)},
-              {"raw_read_mb_per_s", Round(mb / Median(raw), 1)},
-              {"ratio_to_raw", Round(Median(ratio))},
-              {"rss_growth_mib", Round(growth, 1)}};
+            {"tensors", options.tensors},
+            {"rounds", options.rounds},
+            {"threads", threads},
+            {"restore_mb_per_s", Round(mb / Median(restore), 1)},
+            {"raw_read_mb_per_s", Round(mb / Median(raw), 1)},
+            {"ratio_to_raw", Round(Median(ratio))},
+            {"rss_growth_mib", Round(growth, 1)}};
   if (gpu) {
     json["device"] = gpu->name();
     json["pinned_copy_mb_per_s"] = Round(mb / Median(pinned), 1);
@@ -584,8 +557,7 @@ absl::StatusOr<Json> BenchRun(const BenchOptions& options) {
   auto count = [&] { return options.allocations ? options.allocations() : 0; };
   for (int round = -1; round < options.rounds; ++round) {
     Tell(options, round);
-    FERRY_ASSIGN_OR_RETURN(const double i,
-                           PerCallNs(100000, [&] { return inc.Run({}, nullptr); }));
+    FERRY_ASSIGN_OR_RETURN(const double i, PerCallNs(100000, [&] { return inc.Run({}, nullptr); }));
     FERRY_ASSIGN_OR_RETURN(const double c, PerCallNs(500, [&] { return chain.Run({zero}, &out); }));
     FERRY_ASSIGN_OR_RETURN(const double l, PerCallNs(2000, [&] {
                              float f = sink;
@@ -643,8 +615,9 @@ absl::Status BenchTrainCase(const TrainCase& c, const BenchOptions& options, Jso
   std::vector<double> ours, theirs, ratio;
   for (int round = -1; round < options.rounds; ++round) {
     Tell(options, round);
-    FERRY_ASSIGN_OR_RETURN(const double a,
-                           PerCallNs(c.steps, [&] { return step.Run({x, y}, &out); }));
+    FERRY_ASSIGN_OR_RETURN(const double a, PerCallNs(c.steps, [&] {
+                             return step.Run({x, y}, &out);
+                           }));
     FERRY_ASSIGN_OR_RETURN(const double b, PerCallNs(c.steps, [&] {
                              hand.Step(x.data<float>(), y.data<int64_t>());
                              return absl::OkStatus();
@@ -665,10 +638,8 @@ absl::Status BenchTrainCase(const TrainCase& c, const BenchOptions& options, Jso
 absl::StatusOr<Json> BenchTrain(const BenchOptions& options) {
   FERRY_RETURN_IF_ERROR(CheckOptions(options));
   Json json{{"rounds", options.rounds}};
-  FERRY_RETURN_IF_ERROR(
-      BenchTrainCase({"digits", {64, 128, 64, 10}, 32, 2000}, options, &json));
-  FERRY_RETURN_IF_ERROR(
-      BenchTrainCase({"mnist", {784, 1024, 1024, 10}, 256, 5}, options, &json));
+  FERRY_RETURN_IF_ERROR(BenchTrainCase({"digits", {64, 128, 64, 10}, 32, 2000}, options, &json));
+  FERRY_RETURN_IF_ERROR(BenchTrainCase({"mnist", {784, 1024, 1024, 10}, 256, 5}, options, &json));
   return json;
 }
 

@@ -125,6 +125,8 @@ absl::Status DrawChart(FileSystem* fs, const TrainOptions& options, const std::s
       {"accuracy",
        {{"training batch", accuracy, /*smooth=*/true}, {"test set", test, false}},
        false});
+  // Another program that ends here writes it, too.
+  const absl::StatusOr<std::unique_ptr<FileLock>> lock = fs->Lock(options.model_dir);
   return WriteFileAtomically(fs, path, ChartToSvg(chart));
 }
 

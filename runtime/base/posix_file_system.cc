@@ -17,6 +17,7 @@
 #include <deque>
 #include <optional>
 
+#include "absl/strings/escaping.h"
 #include "runtime/base/file_system.h"
 #include "runtime/base/mutex.h"
 #include "runtime/base/status.h"
@@ -27,8 +28,10 @@ namespace {
 absl::Status ErrnoStatus(absl::string_view operation, const std::string& path, int error) {
   char words[128];
   // The GNU strerror_r returns the text, which need not lie in `words`.
+  const bool nul = path.find('\0') != std::string::npos;
   const std::string message =
-      absl::StrCat(operation, " '", path, "': ", strerror_r(error, words, sizeof(words)));
+      absl::StrCat(operation, " '", nul ? absl::CHexEscape(path) : path,
+                   "': ", nul ? "a NUL byte in the name" : strerror_r(error, words, sizeof(words)));
   switch (error) {
     case ENOENT:
       return absl::NotFoundError(message);
@@ -78,7 +81,15 @@ auto RetryInterrupted(Call call) -> decltype(call()) {
   return result;
 }
 
+// The system would take the name up to its first NUL byte for another one's.
+bool IsName(const std::string& path) {
+  if (path.find('\0') == std::string::npos) return true;
+  errno = EINVAL;
+  return false;
+}
+
 int Open(const std::string& path, int flags) {
+  if (!IsName(path)) return -1;
   return RetryInterrupted([&] { return open(path.c_str(), flags | O_CLOEXEC, 0666); });
 }
 
@@ -114,8 +125,9 @@ class Descriptor {
   int fd_;
 };
 
-// Rings are made and ended one at a time: liburing maps their memory by system calls that the thread
-// sanitizer doesn't see, so it would take a ring at the address of an ended one for the same memory.
+// Rings are made and ended one at a time: liburing maps their memory by system calls that the
+// thread sanitizer doesn't see, so it would take a ring at the address of an ended one for the same
+// memory.
 Mutex& RingMutex() {
   static Mutex* const mu = new Mutex;
   return *mu;
@@ -218,8 +230,7 @@ class PosixBlockWriter : public BlockWriter {
         alignment_(alignment),
         depth_(static_cast<size_t>(std::max(1, options.depth))),
         direct_(direct) {
-    ring_made_ =
-        options.try_io_uring && InitRing(static_cast<unsigned>(depth_), &ring_) == 0;
+    ring_made_ = options.try_io_uring && InitRing(static_cast<unsigned>(depth_), &ring_) == 0;
     use_ring_ = ring_made_;
   }
 
@@ -440,14 +451,12 @@ class PosixFileSystem : public FileSystem {
     }
     if (fd < 0) fd = Open(path, kFlags);
     if (fd < 0) return ErrnoStatus("open for writing", path, errno);
-    std::unique_ptr<BlockWriter> writer(
-        new PosixBlockWriter(path, fd, direct, alignment, options));
+    std::unique_ptr<BlockWriter> writer(new PosixBlockWriter(path, fd, direct, alignment, options));
     // Through the page cache writes gain nothing by it, and some file systems pay by writing zeros.
     // One that can't reserve writes all the same; one that is full would only say so later.
     const uint64_t reserved = (options.expected_bytes + alignment - 1) / alignment * alignment;
-    if (direct && reserved > 0 && RetryInterrupted([&] {
-                                    return fallocate(fd, 0, 0, static_cast<off_t>(reserved));
-                                  }) != 0 &&
+    if (direct && reserved > 0 &&
+        RetryInterrupted([&] { return fallocate(fd, 0, 0, static_cast<off_t>(reserved)); }) != 0 &&
         (errno == ENOSPC || errno == EDQUOT)) {
       return ErrnoStatus("reserve space for", path, errno);
     }
@@ -470,20 +479,24 @@ class PosixFileSystem : public FileSystem {
   }
 
   absl::Status Rename(const std::string& from, const std::string& to) override {
-    if (rename(from.c_str(), to.c_str()) == 0) return absl::OkStatus();
+    if (!IsName(from)) return ErrnoStatus("rename", from, errno);
+    if (IsName(to) && rename(from.c_str(), to.c_str()) == 0) return absl::OkStatus();
     return ErrnoStatus(absl::StrCat("rename '", from, "' to"), to, errno);
   }
 
   absl::Status Unlink(const std::string& path) override {
-    return unlink(path.c_str()) == 0 ? absl::OkStatus() : ErrnoStatus("unlink", path, errno);
+    if (IsName(path) && unlink(path.c_str()) == 0) return absl::OkStatus();
+    return ErrnoStatus("unlink", path, errno);
   }
 
   absl::Status CreateDir(const std::string& path) override {
-    return mkdir(path.c_str(), 0777) == 0 ? absl::OkStatus() : ErrnoStatus("mkdir", path, errno);
+    if (IsName(path) && mkdir(path.c_str(), 0777) == 0) return absl::OkStatus();
+    return ErrnoStatus("mkdir", path, errno);
   }
 
   absl::Status RemoveDir(const std::string& path) override {
-    return rmdir(path.c_str()) == 0 ? absl::OkStatus() : ErrnoStatus("rmdir", path, errno);
+    if (IsName(path) && rmdir(path.c_str()) == 0) return absl::OkStatus();
+    return ErrnoStatus("rmdir", path, errno);
   }
 
   absl::Status SyncDir(const std::string& path) override {
@@ -498,7 +511,7 @@ class PosixFileSystem : public FileSystem {
 
   absl::StatusOr<FileInfo> Stat(const std::string& path) override {
     struct stat st;
-    if (stat(path.c_str(), &st) != 0) return ErrnoStatus("stat", path, errno);
+    if (!IsName(path) || stat(path.c_str(), &st) != 0) return ErrnoStatus("stat", path, errno);
     FileInfo info;
     info.size = static_cast<uint64_t>(st.st_size);
     info.mtime_ns = int64_t{st.st_mtim.tv_sec} * 1000000000 + st.st_mtim.tv_nsec;
@@ -507,7 +520,7 @@ class PosixFileSystem : public FileSystem {
   }
 
   absl::StatusOr<std::vector<std::string>> List(const std::string& path) override {
-    DIR* dir = opendir(path.c_str());
+    DIR* dir = IsName(path) ? opendir(path.c_str()) : nullptr;
     if (!dir) return ErrnoStatus("list", path, errno);
     std::vector<std::string> names;
     errno = 0;
@@ -529,7 +542,10 @@ class PosixFileSystem : public FileSystem {
     if (fd < 0) return ErrnoStatus("open to lock", path, errno);
     std::unique_ptr<FileLock> lock(new PosixFileLock(fd));
     if (RetryInterrupted([&] { return flock(fd, LOCK_EX); }) != 0) {
-      return ErrnoStatus("lock", path, errno);
+      const bool none =
+          errno == ENOLCK || errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL;
+      const absl::Status failed = ErrnoStatus("lock", path, errno);
+      return none ? absl::UnimplementedError(failed.message()) : failed;
     }
     return lock;
   }

@@ -20,9 +20,20 @@ bool Fits(const CollectionDef& def, CollectionDef::KindCase kind) {
 
 }  // namespace
 
+bool HoldsVariableDefs(absl::string_view collection) {
+  static constexpr absl::string_view kNames[] = {
+      kGlobalVariables,        kTrainableVariables, kLocalVariables,   kModelVariables,
+      kMovingAverageVariables, kGlobalStep,         "metric_variables"};
+  return std::find(std::begin(kNames), std::end(kNames), collection) != std::end(kNames);
+}
+
 absl::Status AddVariableToCollection(Graph* graph, const std::string& collection,
                                      const proto::VariableDef& def) {
   CollectionDef& c = (*graph->mutable_collections())[collection];
+  if (!HoldsVariableDefs(collection) && Fits(c, CollectionDef::kNodeList)) {
+    c.mutable_node_list()->add_value(def.variable_name());
+    return absl::OkStatus();
+  }
   if (!Fits(c, CollectionDef::kBytesList)) return WrongKind(collection, "bytes");
   c.mutable_bytes_list()->add_value(def.SerializeAsString());
   return absl::OkStatus();

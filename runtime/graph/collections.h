@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "proto/variable.pb.h"
 #include "runtime/graph/graph.h"
 
@@ -21,9 +22,14 @@ inline constexpr char kMovingAverageVariables[] = "moving_average_variables";
 inline constexpr char kGlobalStep[] = "global_step";
 inline constexpr char kTrainOp[] = "train_op";
 
-// A collection of variables (bytes: a VariableDef each). Adding doesn't look for duplicates.
-// FailedPrecondition when the collection holds something else; Get also gives InvalidArgument for
-// bytes that are no VariableDef. A collection that isn't there is empty.
+// Whether TensorFlow writes the variables of this collection as VariableDefs. In any other, of the
+// user's own, they stand by their tensors' names, as nodes do.
+bool HoldsVariableDefs(absl::string_view collection);
+
+// A collection of variables. Adding doesn't look for duplicates. FailedPrecondition when the
+// collection holds something else; Get, which is for those that hold VariableDefs (VariablesOf
+// reads all), also gives InvalidArgument for bytes that are none. A collection that isn't there is
+// empty.
 absl::Status AddVariableToCollection(Graph* graph, const std::string& collection,
                                      const proto::VariableDef& def);
 absl::StatusOr<std::vector<proto::VariableDef>> GetVariableCollection(

@@ -129,6 +129,11 @@ class CondContext : public ControlFlowContext {
 
 std::vector<Output> Cond(const Scope& outer, Output pred, const CondBranches& true_fn,
                          const CondBranches& false_fn, const std::string& name) {
+  if (!true_fn || !false_fn) {
+    outer.UpdateStatus(InvalidArgument("true_fn and false_fn must be callable: conditional '", name,
+                                       "' lacks one"));
+    return {};
+  }
   const Scope s = outer.NewSubScope(name);
   const auto decision = ops::Switch(s, pred, pred);
   const Output pivots[2] = {ops::Identity(s.WithOpName("switch_f"), decision.output_false),
@@ -175,11 +180,11 @@ std::vector<Output> Cond(const Scope& outer, Output pred, const CondBranches& tr
 
 Output Cond(const Scope& s, Output pred, const CondBranch& true_fn, const CondBranch& false_fn,
             const std::string& name) {
-  auto one = [](const CondBranch& fn) {
+  auto one = [](const CondBranch& fn) -> CondBranches {
+    if (!fn) return nullptr;
     return [&fn](const Scope& inside) { return std::vector<Output>{fn(inside)}; };
   };
-  const std::vector<Output> result =
-      Cond(s, pred, CondBranches(one(true_fn)), CondBranches(one(false_fn)), name);
+  const std::vector<Output> result = Cond(s, pred, one(true_fn), one(false_fn), name);
   return result.empty() ? Output() : result[0];
 }
 

@@ -79,6 +79,10 @@ Node* ExponentialMovingAverage::Apply(const Scope& s, std::vector<VariableHandle
   }
   std::vector<Averaged> averaged;
   for (const VariableHandle& v : var_list) {
+    if (!v) {
+      s.UpdateStatus(InvalidArgument("a variable to be averaged is empty"));
+      return nullptr;
+    }
     if (!IsFloating(v.dtype())) {
       s.UpdateStatus(InvalidArgument("The variables must be half, float, or double: ", v.name(),
                                      " is ", DTypeName(v.dtype())));
@@ -104,6 +108,7 @@ Node* ExponentialMovingAverage::Apply(const Scope& s, std::vector<VariableHandle
 Node* ExponentialMovingAverage::ApplyToTensors(const Scope& s, const std::vector<Output>& tensors) {
   std::vector<Averaged> averaged;
   for (const Output& t : tensors) {
+    if (t.node == nullptr) s.UpdateStatus(InvalidArgument("a tensor to be averaged is empty"));
     if (!s.ok()) return nullptr;
     absl::StatusOr<TensorShape> shape = t.shape().ToTensorShape();
     if (!shape.ok() || !IsFloating(t.dtype())) {

@@ -145,8 +145,8 @@ Node* CopyForInitialValue(const Scope& s, const Node& node, const std::string& v
   return copy.ok() ? *copy : nullptr;
 }
 
-// Whether a variable is initialized is asked of the variable itself. TensorFlow doesn't replace what
-// is read of a resource variable, either.
+// Whether a variable is initialized is asked of the variable itself. TensorFlow doesn't replace
+// what is read of a resource variable, either.
 bool IsAskedDirectly(const Node& node) {
   return node.op() == "IsVariableInitialized" || node.op() == "VarIsInitializedOp" ||
          node.op() == "ReadVariableOp";
@@ -296,6 +296,38 @@ absl::StatusOr<VariableHandle> Existing(Node* node) {
   return FromProto(*node->graph(), def);
 }
 
+// The variables whose tensors the names are.
+absl::StatusOr<std::vector<VariableHandle>> VariablesNamed(
+    const Graph& graph, const std::string& collection,
+    const proto::CollectionDef::NodeList& names) {
+  // With their slices, and initializers by whatever name, where another collection tells of them.
+  absl::flat_hash_map<const Node*, VariableHandle> known;
+  for (const char* const of : {kLocalVariables, kGlobalVariables}) {
+    FERRY_ASSIGN_OR_RETURN(const std::vector<VariableHandle> some, VariablesOf(graph, of));
+    for (const VariableHandle& v : some) known[v.ref.node] = v;
+  }
+  std::vector<VariableHandle> all;
+  for (const std::string& name : names.value()) {
+    Node* const node = graph.FindNode(name.substr(0, name.rfind(':')));
+    if (node == nullptr) {
+      return NotFound("collection '", collection, "': '", name, "' is not in the graph");
+    }
+    const auto it = known.find(node);
+    if (it != known.end()) {
+      all.push_back(it->second);
+      continue;
+    }
+    if (node->op() != "VariableV2" && node->op() != "Variable" && node->op() != "VarHandleOp") {
+      return FailedPrecondition("collection '", collection, "': '", name, "' (", node->op(),
+                                ") is no variable");
+    }
+    absl::StatusOr<VariableHandle> v = Existing(node);
+    if (!v.ok()) return Annotate(v.status(), absl::StrCat("collection '", collection, "'"));
+    all.push_back(*std::move(v));
+  }
+  return all;
+}
+
 absl::StatusOr<VariableHandle> Reused(Node* node, const TensorShape& shape, DType dtype) {
   FERRY_ASSIGN_OR_RETURN(VariableHandle h, Existing(node));
   if (!h.shape().CompatibleWith(shape)) {
@@ -428,12 +460,12 @@ VariableHandle MakeVariable(const Scope& s, const std::string& name, Output init
   if (!s.ok()) return VariableHandle();
   const std::string full = FullName(s, name);
   if (initial_value.node == nullptr || !initial_value.shape().fully_defined()) {
-    s.UpdateStatus(InvalidArgument("initial_value must have a shape specified: variable '", full,
-                                   "'"));
+    s.UpdateStatus(
+        InvalidArgument("initial_value must have a shape specified: variable '", full, "'"));
     return VariableHandle();
   }
-  NewVariable v{s.graph()->UniqueName(full), initial_value.shape(),
-                BaseType(initial_value.dtype()), [&](const Scope&) { return initial_value; },
+  NewVariable v{s.graph()->UniqueName(full), initial_value.shape(), BaseType(initial_value.dtype()),
+                [&](const Scope&) { return initial_value; },
                 /*own_group=*/false};
   return Create(s, v, options);
 }
@@ -441,8 +473,8 @@ VariableHandle MakeVariable(const Scope& s, const std::string& name, Output init
 Output InitializedValue(const Scope& scope, const VariableHandle& v) {
   const Scope s = scope.WithNoControlDependencies();
   if (v.initial_value.node == nullptr) {
-    s.UpdateStatus(FailedPrecondition("the initial value of variable '", v.name(),
-                                      "' is not known"));
+    s.UpdateStatus(
+        FailedPrecondition("the initial value of variable '", v.name(), "' is not known"));
     return Output();
   }
   if (v.is_resource()) {
@@ -486,6 +518,11 @@ VariableHandle MakeSlot(const Scope& s, const VariableHandle& primary, const std
 
 absl::StatusOr<std::vector<VariableHandle>> VariablesOf(const Graph& graph,
                                                         const std::string& collection) {
+  const auto listed = graph.collections().find(collection);
+  if (listed != graph.collections().end() && listed->second.has_node_list() &&
+      !HoldsVariableDefs(collection)) {
+    return VariablesNamed(graph, collection, listed->second.node_list());
+  }
   FERRY_ASSIGN_OR_RETURN(auto defs, GetVariableCollection(graph, collection));
   std::vector<VariableHandle> all;
   for (const proto::VariableDef& def : defs) {
@@ -603,7 +640,10 @@ Output ReportUninitializedVariables(const Scope& s) {
   return ReportUninitializedVariables(s, all);
 }
 
-absl::StatusOr<VariableHandle> GetGlobalStep(const Graph& graph) {
+namespace {
+
+// Of the graph, whatever it is.
+absl::StatusOr<VariableHandle> FindGlobalStep(const Graph& graph) {
   FERRY_ASSIGN_OR_RETURN(auto all, VariablesOf(graph, kGlobalStep));
   if (all.size() > 1) {
     return FailedPrecondition("there are ", all.size(), " global steps in collection '",
@@ -612,10 +652,27 @@ absl::StatusOr<VariableHandle> GetGlobalStep(const Graph& graph) {
   if (!all.empty()) return all[0];
   // Graphs that were imported without their collections.
   Node* node = graph.FindNode("global_step");
-  if (node == nullptr || (node->op() != "VariableV2" && node->op() != "VarHandleOp")) {
+  if (node == nullptr ||
+      (node->op() != "VariableV2" && node->op() != "Variable" && node->op() != "VarHandleOp")) {
     return VariableHandle();
   }
   return Existing(node);
+}
+
+}  // namespace
+
+absl::StatusOr<VariableHandle> GetGlobalStep(const Graph& graph) {
+  FERRY_ASSIGN_OR_RETURN(const VariableHandle step, FindGlobalStep(graph));
+  if (!step) return step;
+  if (step.dtype() != DType::kInt64 && step.dtype() != DType::kInt32) {
+    return InvalidArgument("Existing \"global_step\" does not have integer type: '", step.name(),
+                           "' is ", DTypeName(step.dtype()));
+  }
+  if (!step.shape().CompatibleWith(PartialShape::Scalar())) {
+    return InvalidArgument("Existing \"global_step\" is not scalar: '", step.name(), "' is ",
+                           step.shape().DebugString());
+  }
+  return step;
 }
 
 VariableHandle GetOrCreateGlobalStep(const Scope& s) {

@@ -139,6 +139,46 @@ class KillTest(CommandTest):
                               "--save_checkpoints_steps", 10**6, "--threads", 1)
                 self.assert_same_checkpoint(newest(straight), newest(folder))
 
+    def test_sigterm_at_any_moment(self):
+        rng = random.Random(_SEED)
+        folder = self.folder / "model"
+        stopped = 0
+        for number in range(12):
+            events = set(folder.glob("events.out.*"))
+            process = _start(folder, "--steps", 10**9, *_OPTIONS)
+            # Every other time it may still be starting.
+            while number % 2 == 0 and set(folder.glob("events.out.*")) == events:
+                self.assertIsNone(process.poll())
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, 0.4))
+            process.send_signal(signal.SIGTERM)
+            output, _ = process.communicate(timeout=60)
+            # It ends like any program as long as there is nothing to save.
+            self.assertIn(process.returncode, (0, -signal.SIGTERM), output)
+            if process.returncode == 0:
+                stopped += 1
+                self.assertIn("stopped at step ", output)
+                step = output.partition("stopped at step ")[2].split()[0]
+                self.assertTrue(newest(folder).endswith("model.ckpt-" + step), output)
+            if newest(folder):
+                self.succeeds("verify", folder)
+        self.assertGreaterEqual(stopped, 6)
+        self.assertEqual(strays(folder), [])
+
+    def test_two_in_one_directory(self):
+        # By mistake. Whatever comes of it, what is there is sound, and can be gone on with.
+        options = ["--save_checkpoints_steps", 20, "--keep_checkpoint_max", 0, "--threads", 1]
+        both = [_start(self.folder, "--steps", 300, "--seed", seed, *options) for seed in (1, 2)]
+        for process in both:
+            output, _ = process.communicate(timeout=60)
+            self.assertEqual(process.returncode, 0, output)
+        for index in self.folder.glob("*.index"):
+            self.succeeds("verify", index.with_suffix(""))
+        self.assertTrue(newest(self.folder).endswith("model.ckpt-300"))
+        self.assertEqual(strays(self.folder), [])
+        report = self.succeeds_json("train", "--model_dir", self.folder, "--steps", 320, *options)
+        self.assertEqual((report["first_step"], report["last_step"]), (300, 320))
+
     def test_fewer_steps_than_the_checkpoint_has(self):
         self.succeeds("train", "--model_dir", self.folder, "--steps", 40)
         before = data_bytes(newest(self.folder))

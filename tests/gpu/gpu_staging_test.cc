@@ -1,5 +1,5 @@
-// What staging costs: host memory grows by the ring alone, and on the simulated clock copies, writes
-// and training go on beside each other.
+// What staging costs: host memory grows by the ring alone, and on the simulated clock copies,
+// writes and training go on beside each other.
 #include <stdlib.h>
 
 #include <algorithm>
@@ -11,6 +11,7 @@
 
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
+#include "runtime/base/file_system.h"
 #include "saver/staging.h"
 #include "tests/gpu/gpu_model.h"
 #include "tests/softgpu/control.h"
@@ -41,12 +42,13 @@ int64_t ResidentKib() {
 // The most that is resident while it lives, beyond what was at the start.
 class Growth {
  public:
-  Growth() : before_(ResidentKib()), most_(before_), thread_([this] {
-      while (!stop_) {
-        most_ = std::max<int64_t>(most_, ResidentKib());
-        std::this_thread::sleep_for(std::chrono::microseconds(500));
-      }
-    }) {}
+  Growth()
+      : before_(ResidentKib()), most_(before_), thread_([this] {
+          while (!stop_) {
+            most_ = std::max<int64_t>(most_, ResidentKib());
+            std::this_thread::sleep_for(std::chrono::microseconds(500));
+          }
+        }) {}
   double Mib() {
     stop_ = true;
     thread_.join();
@@ -99,7 +101,7 @@ TEST(GpuStaging, HostMemoryGrowsByTheRingAlone) {
 }
 
 // A disk that on the simulated clock takes 2 GB/s, and keeps nothing.
-class SlowDisk : public FileSystem {
+class SlowDisk : public ForwardingFileSystem {
  public:
   class Writer : public BlockWriter {
    public:
@@ -120,31 +122,8 @@ class SlowDisk : public FileSystem {
   absl::StatusOr<std::unique_ptr<BlockWriter>> NewBlockWriter(
       const std::string& path, const BlockWriterOptions& options) override {
     FERRY_ASSIGN_OR_RETURN(std::unique_ptr<BlockWriter> file,
-                           Posix()->NewBlockWriter(path, options));
+                           ForwardingFileSystem::NewBlockWriter(path, options));
     return std::unique_ptr<BlockWriter>(new Writer(std::move(file)));
-  }
-  absl::StatusOr<std::unique_ptr<WritableFile>> NewWritableFile(const std::string& p) override {
-    return Posix()->NewWritableFile(p);
-  }
-  absl::StatusOr<std::unique_ptr<WritableFile>> NewAppendableFile(const std::string& p) override {
-    return Posix()->NewAppendableFile(p);
-  }
-  absl::StatusOr<std::unique_ptr<RandomAccessFile>> OpenForRead(const std::string& p) override {
-    return Posix()->OpenForRead(p);
-  }
-  absl::Status Rename(const std::string& from, const std::string& to) override {
-    return Posix()->Rename(from, to);
-  }
-  absl::Status Unlink(const std::string& p) override { return Posix()->Unlink(p); }
-  absl::Status CreateDir(const std::string& p) override { return Posix()->CreateDir(p); }
-  absl::Status RemoveDir(const std::string& p) override { return Posix()->RemoveDir(p); }
-  absl::Status SyncDir(const std::string& p) override { return Posix()->SyncDir(p); }
-  absl::StatusOr<FileInfo> Stat(const std::string& p) override { return Posix()->Stat(p); }
-  absl::StatusOr<std::vector<std::string>> List(const std::string& p) override {
-    return Posix()->List(p);
-  }
-  absl::StatusOr<std::unique_ptr<FileLock>> Lock(const std::string& p) override {
-    return Posix()->Lock(p);
   }
 };
 
@@ -204,15 +183,14 @@ TEST(GpuStaging, CopyWriteAndTrainingGoOnBesideEachOther) {
   double end = 0;
   for (const Span& s : writes) end = std::max(end, s.end);
   const double both = total(copies) + total(writes);
-  printf("copies %.0f us, writes %.0f us, together in %.0f us; %d steps meanwhile\n",
-         total(copies), total(writes), end - begin, steps);
+  printf("copies %.0f us, writes %.0f us, together in %.0f us; %d steps meanwhile\n", total(copies),
+         total(writes), end - begin, steps);
   // Nearly all of the copying is hidden behind the writing.
   EXPECT_LT(end - begin, total(writes) + 0.25 * total(copies));
   EXPECT_LT(end - begin, both);
   // A kernel ran between the save's first copy and its last write.
-  EXPECT_TRUE(std::any_of(kernels.begin(), kernels.end(), [&](const Span& s) {
-    return s.start >= begin && s.end <= end;
-  }));
+  EXPECT_TRUE(std::any_of(kernels.begin(), kernels.end(),
+                          [&](const Span& s) { return s.start >= begin && s.end <= end; }));
 }
 
 }  // namespace

@@ -8,6 +8,10 @@
 //   saver_program resave_nodes META PREFIX OUT the same by the nodes of the graph
 //   saver_program export_scope META SCOPE OUT  import a meta graph, export a scope of it as text
 //   saver_program latest DIR                   print what LatestCheckpoint finds
+//   saver_program options DIR                  save with options that are not usual
+//   saver_program collections PREFIX           save variables of all kinds of collections
+//   saver_program listed META NAME             print the variables of a collection
+//   saver_program reexport META SCOPE OUT      import into a scope, export all
 //   saver_program train DIR                    five saves with metrics, into a directory as given
 //
 // KIND: letters for what is not usual: s sharded saver with variables on two devices; 2, 3, … w in
@@ -162,6 +166,72 @@ absl::Status ExportScope(const std::string& from, const std::string& scope,
   return WriteMetaGraph(fs, out, meta, /*as_text=*/true);
 }
 
+absl::Status Options(const std::string& dir) {
+  Model model("");
+  Session session(&model.graph);
+  FERRY_RETURN_IF_ERROR(session.Run({}, {}, {model.init->name()}, nullptr));
+  SaverOptions relative;
+  relative.pad_step_number = relative.save_relative_paths = true;
+  FERRY_ASSIGN_OR_RETURN(std::unique_ptr<Saver> saver, Saver::Create(&model.graph, relative));
+  SaveOptions at;
+  at.global_step = 12;
+  at.latest_filename = "best";
+  at.meta_graph_suffix = "graph";
+  at.strip_default_attrs = true;
+  FERRY_RETURN_IF_ERROR(saver->Save(&session, dir + "/m", at).status());
+  SaverOptions reshaping;
+  reshaping.reshape = reshaping.restore_sequentially = true;
+  reshaping.name = "keeper";
+  reshaping.filename = "elsewhere";
+  reshaping.max_to_keep = 7;
+  reshaping.keep_checkpoint_every_n_hours = 2;
+  FERRY_ASSIGN_OR_RETURN(saver, Saver::Create(&model.graph, reshaping));
+  SaveOptions quiet;
+  quiet.write_state = false;
+  return saver->Save(&session, dir + "/reshaped", quiet).status();
+}
+
+absl::Status Collections(const std::string& prefix) {
+  Graph graph;
+  Scope root(&graph);
+  const auto make = [&](const char* name, const std::vector<std::string>& collections,
+                        bool trainable) {
+    VariableOptions options;
+    options.collections = collections;
+    options.trainable = trainable;
+    return MakeVariable(root, name, Tensor::Of<float>({1, 2}), options);
+  };
+  make("w", {kGlobalVariables, "mine"}, true);
+  make("local", {kLocalVariables}, false);
+  make("model", {kGlobalVariables, kModelVariables}, true);
+  make("averaged", {kGlobalVariables, kMovingAverageVariables}, true);
+  GetOrCreateGlobalStep(root);
+  Node* init = GlobalVariablesInitializer(root);
+  FERRY_RETURN_IF_ERROR(root.status());
+  Session session(&graph);
+  FERRY_RETURN_IF_ERROR(session.Run({}, {}, {init->name()}, nullptr));
+  FERRY_ASSIGN_OR_RETURN(std::unique_ptr<Saver> saver, Saver::Create(&graph));
+  return saver->Save(&session, prefix).status();
+}
+
+absl::Status Listed(const std::string& from, const std::string& collection) {
+  Graph graph;
+  FERRY_RETURN_IF_ERROR(ImportMetaGraphFile(FileSystem::Posix(), from, {}, &graph).status());
+  FERRY_ASSIGN_OR_RETURN(const std::vector<VariableHandle> all, VariablesOf(graph, collection));
+  for (const VariableHandle& v : all) std::cout << v.name() << "\n";
+  return absl::OkStatus();
+}
+
+absl::Status Reexport(const std::string& from, const std::string& scope, const std::string& out) {
+  Graph graph;
+  ImportMetaOptions options;
+  options.import_scope = scope;
+  FileSystem* fs = FileSystem::Posix();
+  FERRY_RETURN_IF_ERROR(ImportMetaGraphFile(fs, from, options, &graph).status());
+  FERRY_ASSIGN_OR_RETURN(const proto::MetaGraphDef meta, ExportMetaGraph(graph, {}));
+  return WriteMetaGraph(fs, out, meta);
+}
+
 absl::Status Train(const std::string& dir) {
   Model model("");
   SaverOptions options;
@@ -188,6 +258,10 @@ absl::Status Main(const std::vector<std::string>& a) {
   if (what == "resave" && a.size() == 4) return Resave(false, a[1], a[2], a[3]);
   if (what == "resave_nodes" && a.size() == 4) return Resave(true, a[1], a[2], a[3]);
   if (what == "export_scope" && a.size() == 4) return ExportScope(a[1], a[2], a[3]);
+  if (what == "options" && a.size() == 2) return Options(a[1]);
+  if (what == "collections" && a.size() == 2) return Collections(a[1]);
+  if (what == "listed" && a.size() == 3) return Listed(a[1], a[2]);
+  if (what == "reexport" && a.size() == 4) return Reexport(a[1], a[2], a[3]);
   if (what == "train" && a.size() == 2) return Train(a[1]);
   if (what == "latest" && a.size() == 2) {
     FERRY_ASSIGN_OR_RETURN(const std::string latest, LatestCheckpoint(FileSystem::Posix(), a[1]));
