@@ -1,10 +1,13 @@
-// Updates of single rows of variables: ScatterUpdate, ScatterAdd, ScatterSub, and the same on
-// handles, ResourceScatterUpdate and so on. The GPU's kernels are in variable.cu.
+// Updates of single rows of variables: ScatterUpdate, ScatterAdd, -Sub, -Mul, -Div, -Min, -Max, and
+// the same on handles, ResourceScatterUpdate and so on. The GPU's kernels are in variable.cu.
+#include <algorithm>
 #include <cstring>
 #include <string>
+#include <type_traits>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/accumulate.h"
+#include "kernels/array.h"
 #include "kernels/gpu_checks.h"
 #include "kernels/gpu_host.h"
 #include "kernels/types.h"
@@ -41,7 +44,7 @@ absl::Status CheckRows(const Tensor& now, const Tensor& indices, const Tensor& u
 
 // Checks shapes and indices; a scalar update goes to every row.
 template <typename RowFn>
-absl::Status ForEachRow(KernelContext* c, Variable* v, RowFn row) {
+absl::Status UpdateRows(KernelContext* c, Variable* v, RowFn row) {
   const Tensor& now = v->tensor();
   const Tensor& indices = c->input(1);
   const Tensor& updates = c->input(2);
@@ -54,8 +57,7 @@ absl::Status ForEachRow(KernelContext* c, Variable* v, RowFn row) {
   };
   for (int64_t i = 0; i < n; ++i) {
     if (at(i) < 0 || at(i) >= rows) {
-      return InvalidArgument("indices", TensorShape(indices.shape()).rank() == 0 ? "" : "[",
-                             indices.rank() == 0 ? "" : absl::StrCat(i, "]"), " = ", at(i),
+      return InvalidArgument(ElementName("indices", indices.shape(), i), " = ", at(i),
                              " is not in [0, ", rows, ")");
     }
   }
@@ -67,29 +69,42 @@ absl::Status ForEachRow(KernelContext* c, Variable* v, RowFn row) {
   return absl::OkStatus();
 }
 
-template <typename T, int kSign>
+// The same; errors name the variable.
+template <typename RowFn>
+absl::Status ForEachRow(KernelContext* c, Variable* v, RowFn row) {
+  return Annotate(UpdateRows(c, v, row), absl::StrCat("variable '", v->name(), "'"));
+}
+
+template <typename T, typename F>
 class ScatterAccumulateKernel : public Kernel {
   absl::Status Compute(KernelContext* c) const override {
     Variable* v = c->variable(0);
     MutexLock lock(&v->mu());
+    if constexpr (std::is_same_v<F, accumulate::Div> && std::is_integral_v<T>) {
+      const auto by = c->input(2).span<T>();
+      if (std::find(by.begin(), by.end(), T(0)) != by.end()) {
+        return InvalidArgument("Integer division by zero, of variable '", v->name(), "'");
+      }
+    }
     FERRY_RETURN_IF_ERROR(ForEachRow(
         c, v, [](Tensor* to, int64_t at, const Tensor& updates, int64_t from, int64_t size) {
+          T* const out = to->data<T>() + at;
           if (from >= 0) {
-            Accumulate<T, kSign>(to->data<T>() + at, updates.data<T>() + from, size);
+            accumulate::Run<F>(out, updates.data<T>() + from, size);
           } else {
-            for (int64_t i = 0; i < size; ++i) {
-              Accumulate<T, kSign>(to->data<T>() + at + i, updates.data<T>(), 1);
-            }
+            const T by = *updates.data<T>();
+            for (int64_t i = 0; i < size; ++i) out[i] = F::template Apply<T>(out[i], by);
           }
         }));
     c->SetOutputVariable(0, v);
     return absl::OkStatus();
   }
 };
-template <typename T>
-using ScatterAddKernel = ScatterAccumulateKernel<T, 1>;
-template <typename T>
-using ScatterSubKernel = ScatterAccumulateKernel<T, -1>;
+template <typename F>
+struct Scatter {
+  template <typename T>
+  using Kernel = ScatterAccumulateKernel<T, F>;
+};
 
 class ScatterUpdateKernel : public Kernel {
   absl::Status Compute(KernelContext* c) const override {
@@ -128,16 +143,17 @@ absl::Status ScatterShape(InferenceContext* c) {
   return absl::OkStatus();
 }
 
-// ScatterUpdate, ScatterAdd and ScatterSub on references and on handles.
-bool DefineScatter(const std::string& name, bool is_update) {
+// The op on references and on handles; `types`: what attribute T of the former may be.
+bool DefineScatter(const std::string& name, const std::string& types) {
   for (const bool resource : {false, true}) {
     const std::string type = resource ? "dtype" : "T";
+    const bool is_update = types == "type";
     OpBuilder b(absl::StrCat(resource ? "Resource" : "", name));
     b.Input(resource ? "resource: resource" : "ref: Ref(T)")
         .Input("indices: Tindices")
         .Input(absl::StrCat("updates: ", type));
     if (!resource) b.Output("output_ref: Ref(T)");
-    b.Attr(absl::StrCat(type, is_update ? ": type" : ": numbertype"));
+    b.Attr(absl::StrCat(type, ": ", resource && !is_update ? "numbertype" : types));
     b.Attr("Tindices: {int32, int64}");
     if (resource) {
       b.Stateful();
@@ -150,23 +166,33 @@ bool DefineScatter(const std::string& name, bool is_update) {
   return true;
 }
 
+template <typename F>
+bool RegisterScatter(const std::string& name, const std::string& types = "numbertype") {
+  return DefineScatter(name, types) &&
+         RegisterCpu<Scatter<F>::template Kernel>(NumberTypes(), name) &&
+         RegisterCpu<Scatter<F>::template Kernel>(NumberTypes(), "Resource" + name, "dtype");
+}
+
 FERRY_KERNEL("ScatterUpdate").Device(DeviceType::kCpu).Make<ScatterUpdateKernel>();
 FERRY_KERNEL("ResourceScatterUpdate").Device(DeviceType::kCpu).Make<ScatterUpdateKernel>();
 
-[[maybe_unused]] const bool registered =
-    DefineScatter("ScatterUpdate", true) && DefineScatter("ScatterAdd", false) &&
-    DefineScatter("ScatterSub", false) &&
-    RegisterCpu<ScatterAddKernel>(NumberTypes(), "ScatterAdd") &&
-    RegisterCpu<ScatterSubKernel>(NumberTypes(), "ScatterSub") &&
-    RegisterCpu<ScatterAddKernel>(NumberTypes(), "ResourceScatterAdd", "dtype") &&
-    RegisterCpu<ScatterSubKernel>(NumberTypes(), "ResourceScatterSub", "dtype");
+constexpr char kOrdered[] = "{half, bfloat16, float, double, int32, int64}";
+[[maybe_unused]] const bool registered = DefineScatter("ScatterUpdate", "type") &&
+                                         RegisterScatter<accumulate::Add>("ScatterAdd") &&
+                                         RegisterScatter<accumulate::Sub>("ScatterSub") &&
+                                         RegisterScatter<accumulate::Mul>("ScatterMul") &&
+                                         RegisterScatter<accumulate::Div>("ScatterDiv") &&
+                                         RegisterScatter<accumulate::Min>("ScatterMin", kOrdered) &&
+                                         RegisterScatter<accumulate::Max>("ScatterMax", kOrdered);
 
 }  // namespace
 
 // For variable.cu.
 bool gpu::CheckScatter(Call* c) {
   const KernelContext* context = HostSide::Context(c);
-  return HostSide::Note(c, CheckRows(context->input(0), context->input(1), context->input(2)));
+  const absl::Status s = CheckRows(context->input(0), context->input(1), context->input(2));
+  return HostSide::Note(c,
+                        Annotate(s, absl::StrCat("variable '", context->variable(0)->name(), "'")));
 }
 
 }  // namespace ferry

@@ -326,7 +326,7 @@ absl::Status CheckUpdate(const Variable& v, const Tensor& by) {
                          by.shape().DebugString());
 }
 
-template <typename T, int kSign>
+template <typename T, typename F>
 class AccumulateKernel : public Kernel {
   absl::Status Compute(KernelContext* c) const override {
     Variable* v = c->variable(0);
@@ -337,16 +337,16 @@ class AccumulateKernel : public Kernel {
     T* out = to->data<T>();
     const T* in = by.data<T>();
     c->ParallelFor(by.num_elements(), 65536, [&](int64_t begin, int64_t end) {
-      Accumulate<T, kSign>(out + begin, in + begin, end - begin);
+      accumulate::Run<F>(out + begin, in + begin, end - begin);
     });
     c->SetOutputVariable(0, v);
     return absl::OkStatus();
   }
 };
 template <typename T>
-using AssignAddKernel = AccumulateKernel<T, 1>;
+using AssignAddKernel = AccumulateKernel<T, accumulate::Add>;
 template <typename T>
-using AssignSubKernel = AccumulateKernel<T, -1>;
+using AssignSubKernel = AccumulateKernel<T, accumulate::Sub>;
 
 FERRY_OP("AssignAdd")
     .Input("ref: Ref(T)")

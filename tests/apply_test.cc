@@ -15,24 +15,27 @@
 namespace ferry {
 namespace {
 
-// The case's op on variables that hold init0, init1 …; OK, or what differs from TensorFlow.
-absl::Status CheckApplyCase(const OpCase& c) {
-  proto::NodeDef def;
-  if (!def.ParseFromString(c.values.at("apply").scalar<std::string>())) {
-    return Internal("the NodeDef can't be parsed");
-  }
+// The case's op, or its form for handles if `resource`, on variables that hold init0, init1 …; OK,
+// or what differs from TensorFlow.
+absl::Status CheckApplyCase(const OpCase& c, const proto::NodeDef& def, bool resource) {
   Graph graph;
   Scope root(&graph);
   std::vector<Output> inputs;
   std::vector<Node*> initializers;
-  std::vector<std::string> variables;
+  std::vector<std::string> variables;  // What reads them.
   for (int i = 0; c.values.count(absl::StrCat("init", i)) > 0; ++i) {
     const Tensor& value = c.values.at(absl::StrCat("init", i));
-    variables.push_back(absl::StrCat("v", i));
-    const Output ref =
-        ops::VariableV2(root.WithOpName(variables.back()), PartialShape(), value.dtype());
-    inputs.push_back(ref);
-    initializers.push_back(ops::Assign(root, ref, ops::Const(root, value)).node);
+    const Scope named = root.WithOpName(absl::StrCat("v", i));
+    if (resource) {
+      inputs.push_back(ops::VarHandleOp(named, PartialShape(), value.dtype()));
+      initializers.push_back(ops::AssignVariableOp(root, inputs.back(), ops::Const(root, value)));
+      variables.push_back(absl::StrCat("read", i));
+      ops::ReadVariableOp(root.WithOpName(variables.back()), inputs.back(), value.dtype());
+    } else {
+      inputs.push_back(ops::VariableV2(named, PartialShape(), value.dtype()));
+      initializers.push_back(ops::Assign(root, inputs.back(), ops::Const(root, value)).node);
+      variables.push_back(absl::StrCat("v", i));
+    }
   }
   std::vector<std::pair<std::string, Tensor>> feeds;
   for (int i = 0; c.values.count(absl::StrCat("in", i)) > 0; ++i) {
@@ -40,14 +43,26 @@ absl::Status CheckApplyCase(const OpCase& c) {
     inputs.push_back(ops::Placeholder(root.WithOpName(absl::StrCat("in", i)), value.dtype()));
     feeds.emplace_back(absl::StrCat("in", i), value);
   }
-  Node* init = ops::Group(root.WithOpName("init"), initializers);
+  ops::Group(root.WithOpName("init"), initializers);
   FERRY_RETURN_IF_ERROR(root.status());
-  (void)init;
-  FERRY_RETURN_IF_ERROR(graph.AddNode("op", def.op(), def.attr(), inputs).status());
+  std::string op = def.op();
+  AttrMap attrs = def.attr();
+  if (resource && !absl::StartsWith(op, "Resource")) {
+    op = "Resource" + op;
+    for (const proto::OpDef::AttrDef& attr : FindOp(op)->def.attr()) {
+      if (attr.name() == "dtype") attrs["dtype"] = def.attr().at("T");
+    }
+  }
+  FERRY_RETURN_IF_ERROR(graph.AddNode("op", op, attrs, inputs).status());
   Session session(&graph);
   FERRY_RETURN_IF_ERROR(session.Run({}, {}, {"init"}, nullptr));
   std::vector<Tensor> out;
-  const absl::Status run = session.Run(feeds, {"op"}, {}, &out);
+  absl::Status run;
+  if (resource) {
+    run = session.Run(feeds, {}, {"op"}, nullptr);
+  } else {
+    run = session.Run(feeds, {"op"}, {}, &out);
+  }
   if (c.values.count("error") > 0) {
     const auto words = c.values.at("error").span<std::string>();
     if (absl::StatusCodeToString(run.code()) != words[0]) {
@@ -62,7 +77,7 @@ absl::Status CheckApplyCase(const OpCase& c) {
   }
   FERRY_RETURN_IF_ERROR(run);
   const double tol = c.values.count("tol") > 0 ? c.values.at("tol").scalar<float>() : 0;
-  FERRY_RETURN_IF_ERROR(CompareTensors(c.values.at("expect0"), out[0], tol));
+  if (!resource) FERRY_RETURN_IF_ERROR(CompareTensors(c.values.at("expect0"), out[0], tol));
   FERRY_RETURN_IF_ERROR(session.Run({}, variables, {}, &out));
   for (size_t i = 0; i < variables.size(); ++i) {
     FERRY_RETURN_IF_ERROR(Annotate(
@@ -78,12 +93,18 @@ TEST(ApplyTest, EqualsTensorFlow) {
   for (const OpCase& c : *cases) {
     proto::NodeDef def;
     ASSERT_TRUE(def.ParseFromString(c.values.at("apply").scalar<std::string>())) << c.name;
-    if (FindOp(def.op()) == nullptr) continue;
-    ++ran;
-    const absl::Status s = CheckApplyCase(c);
-    EXPECT_TRUE(s.ok()) << c.name << ": " << s;
+    const bool handles_only = absl::StartsWith(def.op(), "Resource");
+    for (const bool resource : {false, true}) {
+      if (resource ? def.op() == "Assign" || def.op() == "AssignAdd" || def.op() == "AssignSub"
+                   : handles_only) {
+        continue;
+      }
+      ++ran;
+      const absl::Status s = CheckApplyCase(c, def, resource);
+      EXPECT_TRUE(s.ok()) << c.name << (resource ? " on handles: " : ": ") << s;
+    }
   }
-  EXPECT_GT(ran, 80);
+  EXPECT_GT(ran, 1000);
 }
 
 // A graph with variables "var", "m" and "v" of n elements and an ApplyAdam "train" on them.
@@ -162,6 +183,38 @@ TEST(ApplyTest, ShapesThatDifferAreNamed) {
   EXPECT_EQ(s.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_TRUE(absl::StrContains(s.message(), "var and grad do not have the same shape[3] [2]"))
       << s;
+}
+
+TEST(ApplyTest, IndicesOutOfRangeNameTheVariable) {
+  for (const char* op : {"SparseApplyProximalGradientDescent", "ScatterAdd", "ScatterNdAdd"}) {
+    Graph graph;
+    Scope root(&graph);
+    const Output ref =
+        ops::VariableV2(root.WithOpName("embedding"), PartialShape({3, 1}), DType::kFloat);
+    const Output zeros = ops::Const(root, Tensor::Of<float>({0, 0, 0}));
+    const Output column = ops::ConstVector<int32_t>(root, {3, 1});
+    ops::Assign(root.WithOpName("init"), ref, ops::Reshape(root, zeros, column));
+    const Output one = ops::Const<float>(root, 1);
+    const Output rows = ops::Fill(root, ops::ConstVector<int32_t>(root, {1, 1}), one);
+    const Output at = ops::ConstVector<int32_t>(root, {7});
+    NodeBuilder b(root.WithOpName("update"), op);
+    b.Input(ref);
+    if (op[1] == 'p') {
+      b.Input(one).Input(one).Input(one).Input(rows).Input(at);
+    } else if (op[7] == 'N') {
+      b.Input(ops::ExpandDims(root, at, ops::Const<int32_t>(root, 1))).Input(rows);
+    } else {
+      b.Input(at).Input(rows);
+    }
+    b.Build();
+    ASSERT_TRUE(root.ok()) << root.status();
+    Session session(&graph);
+    ASSERT_TRUE(session.Run({}, {}, {"init"}, nullptr).ok());
+    const absl::Status s = session.Run({}, {}, {"update"}, nullptr);
+    EXPECT_EQ(s.code(), absl::StatusCode::kInvalidArgument) << op;
+    EXPECT_TRUE(absl::StrContains(s.message(), "variable 'embedding'")) << s;
+    EXPECT_TRUE(absl::StrContains(s.message(), "7")) << s;
+  }
 }
 
 TEST(ApplyTest, OneVariableForTwoSlotsDoesNotDeadlock) {
