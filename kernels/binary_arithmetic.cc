@@ -71,9 +71,9 @@ FERRY_OP("Mul")
     // z = x * y:  dx = dz * y,  dy = x * dz
     .Gradient([](GradientContext* c) -> absl::Status {
       const Scope& s = c->scope();
-      auto [dx, dy] =
-          UnbroadcastGradients(s, c->input(0), c->input(1), ops::Mul(s, c->grad(0), c->input(1)),
-                               ops::Mul(s, c->input(0), c->grad(0)));
+      const Output by_y = ops::Mul(s, c->grad(0), c->input(1));
+      const Output by_x = ops::Mul(s, c->input(0), c->grad(0));
+      auto [dx, dy] = UnbroadcastGradients(s, c->input(0), c->input(1), by_y, by_x);
       c->set_input_grad(0, dx);
       c->set_input_grad(1, dy);
       return s.status();

@@ -1,5 +1,5 @@
 // Ops that pass values on unchanged or not at all: constants, placeholders, Identity and its kin,
-// conditionals (Switch, Merge and their forms on references), Assert.
+// conditionals (Switch, Merge and their forms on references).
 #include <algorithm>
 #include <memory>
 #include <string>
@@ -202,7 +202,7 @@ FERRY_OP("RefIdentity")
     RegisterPassing<IdentityNKernel>("IdentityN", "T") &&
     RegisterPassing<RefIdentityKernel>("RefIdentity", "T");
 
-// ---- NoOp, Assert ----
+// ---- NoOp, ControlTrigger ----
 
 class NoOpKernel : public Kernel {
   absl::Status Compute(KernelContext*) const override { return absl::OkStatus(); }
@@ -212,107 +212,6 @@ FERRY_OP("NoOp").Shape(NoOutputs);
 FERRY_OP("ControlTrigger").Shape(NoOutputs);
 [[maybe_unused]] const bool nothing = RegisterPassing<NoOpKernel>("NoOp", nullptr) &&
                                       RegisterPassing<NoOpKernel>("ControlTrigger", nullptr);
-
-void AppendElement(const Tensor& t, int64_t i, std::string* out) {
-  switch (t.dtype()) {
-    case DType::kString:
-      out->append(t.data<std::string>()[i]);
-      return;
-    case DType::kBool:
-      absl::StrAppend(out, t.data<bool>()[i] ? 1 : 0);
-      return;
-    case DType::kHalf:
-      absl::StrAppend(out, HalfToFloat(static_cast<const Half*>(t.raw())[i]));
-      return;
-    case DType::kBfloat16:
-      absl::StrAppend(out, Bfloat16ToFloat(static_cast<const Bfloat16*>(t.raw())[i]));
-      return;
-#define FERRY_CASE(E, T)                  \
-  case DType::E:                          \
-    absl::StrAppend(out, t.data<T>()[i]); \
-    return
-      FERRY_CASE(kFloat, float);
-      FERRY_CASE(kDouble, double);
-      FERRY_CASE(kInt32, int32_t);
-      FERRY_CASE(kInt64, int64_t);
-      FERRY_CASE(kInt16, int16_t);
-      FERRY_CASE(kUint16, uint16_t);
-      FERRY_CASE(kUint32, uint32_t);
-      FERRY_CASE(kUint64, uint64_t);
-#undef FERRY_CASE
-    case DType::kInt8:
-      absl::StrAppend(out, static_cast<int>(t.data<int8_t>()[i]));
-      return;
-    case DType::kUint8:
-      absl::StrAppend(out, static_cast<int>(t.data<uint8_t>()[i]));
-      return;
-    default:
-      out->append("?");
-  }
-}
-
-// The first `most` elements (all if negative): "1 2 3...", matrices in brackets by row.
-std::string Summary(const Tensor& t, int64_t most) {
-  const int64_t total = t.num_elements();
-  const int64_t n = most < 0 ? total : std::min(most, total);
-  const int64_t row = t.rank() > 1 ? std::max<int64_t>(t.dim(t.rank() - 1), 1) : 0;
-  std::string out;
-  for (int64_t i = 0; i < n; ++i) {
-    if (row && i % row == 0) {
-      out.append(i ? "][" : "[");
-    } else if (i) {
-      out.append(" ");
-    }
-    AppendElement(t, i, &out);
-  }
-  const bool cut = n < total;
-  if (row && n > 0) {
-    if (cut && n % row != 0) out.append("...");
-    out.append("]");
-  }
-  if (cut) out.append("...");
-  return out;
-}
-
-class AssertKernel : public Kernel {
-  absl::Status Init(const KernelConstruction& c) override {
-    FERRY_ASSIGN_OR_RETURN(summarize_, c.Attr<int64_t>("summarize"));
-    return absl::OkStatus();
-  }
-  absl::Status Compute(KernelContext* c) const override {
-    const Tensor& condition = c->input(0);
-    if (condition.num_elements() != 1) {
-      return InvalidArgument("In[0] should be a scalar, found shape ",
-                             condition.shape().DebugString());
-    }
-    if (condition.scalar<bool>()) return absl::OkStatus();
-    std::string message = "assertion failed:";
-    for (int i = 1; i < c->num_inputs(); ++i) {
-      absl::StrAppend(&message, " [", Summary(c->input(i), summarize_), "]");
-    }
-    return InvalidArgument(message);
-  }
-  int64_t summarize_ = 3;
-};
-
-FERRY_OP("Assert")
-    .Input("condition: bool")
-    .Input("data: T")
-    .Attr("T: list(type) >= 1")
-    .Attr("summarize: int = 3")
-    .Stateful()
-    .Shape(NoOutputs)
-    .NotDifferentiable();
-FERRY_KERNEL("Assert")
-    .Device(DeviceType::kCpu)
-    .HostMemory("condition")
-    .HostMemory("data")
-    .Make<AssertKernel>();
-FERRY_KERNEL("Assert")
-    .Device(DeviceType::kGpu)
-    .HostMemory("condition")
-    .HostMemory("data")
-    .Make<AssertKernel>();
 
 // ---- Switch, Merge ----
 

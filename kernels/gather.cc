@@ -1,8 +1,8 @@
-// Picking and placing rows by index: GatherV2, Gather, GatherNd, ScatterNd, UnsortedSegmentSum,
-// DynamicStitch, DynamicPartition.
+// Picking and placing rows by index: GatherV2, Gather, GatherNd, ScatterNd, DynamicStitch,
+// DynamicPartition.
 //
-// On a GPU indices can't be checked without waiting for it. There, as with TensorFlow's GPU kernels,
-// those that point outside pick zeros and add to nothing.
+// On a GPU indices can't be checked without waiting for it. There, as with TensorFlow's GPU
+// kernels, those that point outside pick zeros and add to nothing.
 #include <algorithm>
 #include <cstring>
 #include <optional>
@@ -11,14 +11,17 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
+#include "kernels/accumulate.h"
 #include "kernels/array.h"
 #include "kernels/gpu_array.h"
 #include "kernels/gpu_host.h"
+#include "kernels/nd_index.h"
+#include "kernels/sum_rows.h"
 #include "kernels/types.h"
 #include "runtime/base/status.h"
 #include "runtime/graph/gradients.h"
 #include "runtime/graph/ops.h"
+#include "runtime/graph/sparse_gradient.h"
 #include "runtime/op/kernel.h"
 #include "runtime/op/op_def.h"
 
@@ -57,21 +60,10 @@ void Append(T* to, absl::Span<const int64_t> from) {
 
 // ---- GPUs ----
 
-gpu::NdIndices IndicesOf(const Tensor& indices, int64_t n, int64_t depth, const int64_t* dims) {
-  return {indices.raw(), indices.dtype(), n, depth, dims};
-}
 int WidthOf(const Tensor& t) { return static_cast<int>(ElementSize(t.dtype())); }
 
 absl::Status GatherOnGpu(KernelContext* c, const gpu::GatherRows& g) {
   return gpu::LaunchOnGpu(c, [&](gpu::Call* call) { return gpu::Array().gather(call, g); });
-}
-
-// Adds the rows of `data`, of `inner` elements each, to those of `out`, which is zeros.
-absl::Status SumRowsOnGpu(KernelContext* c, const gpu::NdIndices& indices, const Tensor& data,
-                          int64_t inner, int64_t rows, Tensor* out) {
-  return gpu::LaunchOnGpu(c, [&](gpu::Call* call) {
-    return gpu::Array().sum_rows(call, data.dtype(), indices, data.raw(), inner, rows, out->raw());
-  });
 }
 
 // ---- GatherV2, Gather ----
@@ -133,9 +125,8 @@ class GatherKernel : public Kernel {
     const int64_t rows = out->num_elements() / inner;
     // Row r of the result is (batch, outer, index) taken as one number.
     if (c->gpu()) {
-      return GatherOnGpu(c, {IndicesOf(indices, indices.num_elements(), 1, &limit),
-                             WidthOf(params), params.raw(), out->raw(), rows, n, outer, limit,
-                             inner});
+      return GatherOnGpu(c, {IndicesOf(indices, indices.num_elements(), 1, &limit), WidthOf(params),
+                             params.raw(), out->raw(), rows, n, outer, limit, inner});
     }
     auto gather = [&](auto copy) {
       c->ParallelFor(rows, TaskRows(inner), [&](int64_t begin, int64_t end) {
@@ -171,8 +162,8 @@ class GatherKernel : public Kernel {
   bool has_axis_ = false;
 };
 
-absl::Status GatherShape(InferenceContext* c, const PartialShape& from,
-                         std::optional<int64_t> axis, int64_t batch) {
+absl::Status GatherShape(InferenceContext* c, const PartialShape& from, std::optional<int64_t> axis,
+                         int64_t batch) {
   FERRY_ASSIGN_OR_RETURN(PartialShape params, c->WithRankAtLeast(from, 1));
   const PartialShape& indices = c->input(1);
   if (!params.known_rank() || !indices.known_rank()) return absl::OkStatus();
@@ -212,22 +203,36 @@ absl::Status GatherShape(InferenceContext* c, const PartialShape& from,
   return absl::OkStatus();
 }
 
+// Rows picked from the first dimension: a sparse gradient, with dy as the rows. `shape`: the
+// params'.
+absl::Status RowsGradient(GradientContext* c, Output shape) {
+  const Scope& s = c->scope();
+  Output indices = c->input(1);
+  const PartialShape& picked = indices.shape();
+  Output n = picked.fully_defined()
+                 ? ops::Const(s.WithOpName("Size"), static_cast<int32_t>(Product(picked.dims())))
+                 : ops::Size(s, indices);
+  const Scope expand = s.NewSubScope("ExpandDims"), concat = s.NewSubScope("concat");
+  Output dim = ops::Const<int32_t>(expand.WithOpName("dim"), 0);
+  Output size = ops::ExpandDims(s.WithOpName(expand.prefix() + "/"), n, dim);
+  Output row = AllButFirst(s, shape);
+  Output axis = ops::Const<int32_t>(concat.WithOpName("axis"), 0);
+  Output rows = ops::ConcatV2(s.WithOpName(concat.prefix() + "/"), {size, row}, axis);
+  Output values = ops::Reshape(s, c->grad(0), rows);
+  SparseGradientContext::Of(c)->set_input_rows(0, {values, ops::Reshape(s, indices, size), shape});
+  return s.status();
+}
+
 // Each row of dy is added to the row that it was taken from. UnsortedSegmentSum does that along the
 // first dimension, so dy is first turned to have the batch, then the indices' dimensions in front;
 // the batches are laid one behind the other.
 absl::Status GatherGradient(GradientContext* c, std::optional<int64_t> axis, int64_t batch) {
   const Scope& s = c->scope();
+  if (axis == 0 && batch == 0) {
+    return RowsGradient(c, ShapeOf(s.ColocateWith(c->input(0).node), c->input(0)));
+  }
   Output params = c->input(0), indices = c->input(1), dy = c->grad(0);
   const int p = params.shape().rank(), x = indices.shape().rank();
-  if (axis == 0 && batch == 0) {
-    Output rows = ops::StridedSlice(
-        s, ops::Shape(s, params), ops::ConstVector<int32_t>(s, {0}),
-        ops::ConstVector<int32_t>(s, {1}), ops::ConstVector<int32_t>(s, {1}),
-        {/*begin=*/0, /*end=*/0, /*ellipsis=*/0, /*new_axis=*/0, /*shrink_axis=*/1});
-    c->set_input_grad(
-        0, NodeBuilder(s, "UnsortedSegmentSum").Input(dy).Input(indices).Input(rows).BuildOutput());
-    return s.status();
-  }
   if (!axis || p < 0 || x < 0) {
     return InvalidArgument("the gradient of node '", c->node()->name(),
                            "' (GatherV2) needs a constant axis and params and indices of known "
@@ -332,17 +337,15 @@ FERRY_OP("ResourceGather")
         return Unimplemented("the gradient of ResourceGather with batch_dims ", batch);
       }
       const Scope& s = c->scope();
-      const auto one = [&s](int32_t i) { return ops::ConstVector<int32_t>(s, {i}); };
-      Output shape = NodeBuilder(s, "VariableShape").Input(c->input(0)).BuildOutput();
-      Output rows = ops::StridedSlice(
-          s, shape, one(0), one(1), one(1),
-          {/*begin=*/0, /*end=*/0, /*ellipsis=*/0, /*new_axis=*/0, /*shrink_axis=*/1});
-      c->set_input_grad(0, NodeBuilder(s, "UnsortedSegmentSum")
-                               .Input(c->grad(0))
-                               .Input(c->input(1))
-                               .Input(rows)
-                               .BuildOutput());
-      return s.status();
+      const PartialShape& known = c->input(0).node->handle_shape();
+      Output shape;
+      if (known.fully_defined()) {
+        const std::vector<int32_t> dims(known.dims().begin(), known.dims().end());
+        shape = ops::ConstVector(s, dims);
+      } else {
+        shape = NodeBuilder(s, "VariableShape").Input(c->input(0)).BuildOutput();
+      }
+      return RowsGradient(c, shape);
     });
 [[maybe_unused]] const bool gather =
     RegisterArrayKernel<GatherKernel>("GatherV2", {"axis"}, "Tparams") &&
@@ -351,36 +354,12 @@ FERRY_OP("ResourceGather")
 
 // ---- GatherNd, ScatterNd ----
 
-// Where in a tensor of shape `shape` the i-th row of `indices` (whose last dimension is one index
-// each) points, as the number of the slice; -1 and an error if outside.
-class NdIndex {
- public:
-  NdIndex(const Tensor& indices, const TensorShape& shape)
-      : indices_(indices), shape_(shape), depth_(indices.dim(indices.rank() - 1)) {}
-  absl::StatusOr<int64_t> At(int64_t i) const {
-    int64_t at = 0;
-    for (int64_t d = 0; d < depth_; ++d) {
-      const int64_t dim = shape_.dim(static_cast<int>(d)), k = IntAt(indices_, i * depth_ + d);
-      if (k < 0 || k >= dim) {
-        Ints all;
-        for (int64_t e = 0; e < depth_; ++e) all.push_back(IntAt(indices_, i * depth_ + e));
-        TensorShape rows(
-            indices_.shape().dims().subspan(0, static_cast<size_t>(indices_.rank() - 1)));
-        return InvalidArgument(ElementName("indices", rows, i), " = [", absl::StrJoin(all, ", "),
-                               "] does not index into shape ", shape_.DebugString());
-      }
-      at = at * dim + k;
-    }
-    return at;
-  }
-
- private:
-  const Tensor& indices_;
-  const TensorShape& shape_;
-  int64_t depth_;
-};
-
 class GatherNdKernel : public Kernel {
+  absl::Status Init(const KernelConstruction& c) override {
+    if (c.op() == "ResourceGatherNd") return absl::OkStatus();
+    FERRY_ASSIGN_OR_RETURN(ignore_bad_, IgnoresBadIndices(c));
+    return absl::OkStatus();
+  }
   absl::Status Compute(KernelContext* c) const override {
     const Tensor& params = c->input(0);
     const Tensor& indices = c->input(1);
@@ -401,19 +380,48 @@ class GatherNdKernel : public Kernel {
     const int64_t inner = Product(slice), n = Product(prefix);
     if (c->gpu()) {
       const auto sizes = params.shape().dims();
-      return GatherOnGpu(c, {IndicesOf(indices, n, depth, sizes.data()), WidthOf(params),
-                             params.raw(), out->raw(), n, n, 1,
-                             Product(sizes.subspan(0, static_cast<size_t>(depth))), inner});
+      return GatherOnGpu(
+          c, {IndicesOf(indices, n, depth, sizes.data()), WidthOf(params), params.raw(), out->raw(),
+              n, n, 1, Product(sizes.subspan(0, static_cast<size_t>(depth))), inner});
     }
-    const NdIndex index(indices, params.shape());
+    const NdIndex index(indices, params.shape(), ignore_bad_);
     const RunCopier copier(params.dtype());
+    if (ignore_bad_) FERRY_RETURN_IF_ERROR(FillZero(c, out));
     for (int64_t i = 0; i < n; ++i) {
       FERRY_ASSIGN_OR_RETURN(const int64_t at, index.At(i));
-      copier.Copy(params, at * inner, out, i * inner, inner);
+      if (at >= 0) copier.Copy(params, at * inner, out, i * inner, inner);
     }
     return absl::OkStatus();
   }
+  bool ignore_bad_ = false;
 };
+
+absl::Status GatherNdShape(InferenceContext* c, const PartialShape& params) {
+  const PartialShape& indices = c->input(1);
+  if (!params.known_rank() || !indices.known_rank() || indices.rank() < 1) {
+    return absl::OkStatus();
+  }
+  const int64_t depth = indices.dim(-1);
+  if (depth == PartialShape::kUnknown) return absl::OkStatus();
+  if (depth > params.rank()) {
+    return InvalidArgument("index innermost dimension length must be <= params rank; saw: ", depth,
+                           " vs. ", params.rank());
+  }
+  PartialShape out = PartialShape::Scalar();
+  for (int i = 0; i + 1 < indices.rank(); ++i) out.AddDim(indices.dim(i));
+  for (int i = static_cast<int>(depth); i < params.rank(); ++i) out.AddDim(params.dim(i));
+  c->set_output(0, std::move(out));
+  return absl::OkStatus();
+}
+
+// Each slice of dy is added to where it was taken from; `shape` is that of the params.
+Output GatherNdGradient(GradientContext* c, Output indices, Output shape) {
+  return NodeBuilder(c->scope(), "ScatterNd")
+      .Input(indices)
+      .Input(c->grad(0))
+      .Input(shape)
+      .BuildOutput();
+}
 
 FERRY_OP("GatherNd")
     .Input("params: Tparams")
@@ -422,23 +430,7 @@ FERRY_OP("GatherNd")
     .Attr("Tparams: type")
     .Attr("Tindices: {int16, int32, int64}")
     .Attr("bad_indices_policy: string = ''")
-    .Shape([](InferenceContext* c) -> absl::Status {
-      const PartialShape &params = c->input(0), &indices = c->input(1);
-      if (!params.known_rank() || !indices.known_rank() || indices.rank() < 1) {
-        return absl::OkStatus();
-      }
-      const int64_t depth = indices.dim(-1);
-      if (depth == PartialShape::kUnknown) return absl::OkStatus();
-      if (depth > params.rank()) {
-        return InvalidArgument("index innermost dimension length must be <= params rank; saw: ",
-                               depth, " vs. ", params.rank());
-      }
-      PartialShape out = PartialShape::Scalar();
-      for (int i = 0; i + 1 < indices.rank(); ++i) out.AddDim(indices.dim(i));
-      for (int i = static_cast<int>(depth); i < params.rank(); ++i) out.AddDim(params.dim(i));
-      c->set_output(0, std::move(out));
-      return absl::OkStatus();
-    })
+    .Shape([](InferenceContext* c) { return GatherNdShape(c, c->input(0)); })
     .Gradient([](GradientContext* c) -> absl::Status {
       const Scope& s = c->scope();
       FERRY_ASSIGN_OR_RETURN(DType index, c->Attr<DType>("Tindices"));
@@ -447,31 +439,36 @@ FERRY_OP("GatherNd")
         index = DType::kInt32;
         indices = ops::Cast(s, indices, index);
       }
-      c->set_input_grad(0, NodeBuilder(s, "ScatterNd")
-                               .Input(indices)
-                               .Input(c->grad(0))
-                               .Input(ops::Shape(s, c->input(0), index))
-                               .BuildOutput());
+      c->set_input_grad(0, GatherNdGradient(c, indices, ops::Shape(s, c->input(0), index)));
       return s.status();
     });
+FERRY_OP("ResourceGatherNd")
+    .Input("resource: resource")
+    .Input("indices: Tindices")
+    .Output("output: dtype")
+    .Attr("dtype: type")
+    .Attr("Tindices: {int32, int64}")
+    .Stateful()
+    .Shape([](InferenceContext* c) { return GatherNdShape(c, c->input_handle_shape(0)); })
+    .Gradient([](GradientContext* c) -> absl::Status {
+      FERRY_ASSIGN_OR_RETURN(DType index, c->Attr<DType>("Tindices"));
+      Output shape = NodeBuilder(c->scope(), "VariableShape")
+                         .Input(c->input(0))
+                         .Attr("out_type", index)
+                         .BuildOutput();
+      c->set_input_grad(0, GatherNdGradient(c, c->input(1), shape));
+      return c->scope().status();
+    });
 [[maybe_unused]] const bool gather_nd =
-    RegisterArrayKernel<GatherNdKernel>("GatherNd", {}, "Tparams");
-
-// Adds without undefined overflow.
-template <typename T>
-void AddRun(const T* from, T* to, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) {
-    if constexpr (std::is_integral_v<T>) {
-      using U = std::make_unsigned_t<T>;
-      to[i] = static_cast<T>(static_cast<U>(static_cast<U>(to[i]) + static_cast<U>(from[i])));
-    } else {
-      to[i] = static_cast<T>(to[i] + from[i]);
-    }
-  }
-}
+    RegisterArrayKernel<GatherNdKernel>("GatherNd", {}, "Tparams") &&
+    RegisterArrayKernel<GatherNdKernel>("ResourceGatherNd", {}, "dtype");
 
 template <typename T>
 class ScatterNdKernel : public Kernel {
+  absl::Status Init(const KernelConstruction& c) override {
+    FERRY_ASSIGN_OR_RETURN(ignore_bad_, IgnoresBadIndices(c));
+    return absl::OkStatus();
+  }
   absl::Status Compute(KernelContext* c) const override {
     const Tensor& indices = c->input(0);
     const Tensor& updates = c->input(1);
@@ -479,37 +476,27 @@ class ScatterNdKernel : public Kernel {
       return InvalidArgument("Shape must be a vector, found shape ",
                              c->input(2).shape().DebugString());
     }
-    if (indices.rank() < 1) return InvalidArgument("indices must be at least a vector");
     FERRY_ASSIGN_OR_RETURN(TensorShape shape, c->InputAsShape(2));
-    const int64_t depth = indices.dim(indices.rank() - 1);
-    if (depth > shape.rank()) {
-      return InvalidArgument("index innermost dimension length must be <= rank of shape; saw: ",
-                             depth, " vs. ", shape.rank());
-    }
-    const auto prefix = indices.shape().dims().subspan(0, static_cast<size_t>(indices.rank() - 1));
-    const auto slice = shape.dims().subspan(static_cast<size_t>(depth));
-    Ints dims(prefix.begin(), prefix.end());
-    Append(&dims, slice);
-    if (updates.shape().dims() != absl::MakeConstSpan(dims)) {
-      return InvalidArgument("Must have updates.shape = indices.shape[:-1] + shape[depth:], [",
-                             absl::StrJoin(dims, ","), "], got ", updates.shape().DebugString());
-    }
+    FERRY_ASSIGN_OR_RETURN(const NdUpdates sizes, CheckNdUpdates(indices, updates, shape));
     FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, shape));
     FERRY_RETURN_IF_ERROR(FillZero(c, out));
     if (updates.num_elements() == 0) return absl::OkStatus();
-    const int64_t inner = Product(slice), n = Product(prefix);
     if (c->gpu()) {
-      const auto sizes = shape.dims();
-      return SumRowsOnGpu(c, IndicesOf(indices, n, depth, sizes.data()), updates, inner,
-                          Product(sizes.subspan(0, static_cast<size_t>(depth))), out);
+      const auto dims = shape.dims();
+      const int64_t depth = indices.dim(indices.rank() - 1);
+      return SumRowsOnGpu(c, IndicesOf(indices, sizes.n, depth, dims.data()), updates, sizes.inner,
+                          Product(dims.subspan(0, static_cast<size_t>(depth))), out);
     }
-    const NdIndex index(indices, shape);
-    for (int64_t i = 0; i < n; ++i) {
+    const NdIndex index(indices, shape, ignore_bad_);
+    for (int64_t i = 0; i < sizes.n; ++i) {
       FERRY_ASSIGN_OR_RETURN(const int64_t at, index.At(i));
-      AddRun(updates.data<T>() + i * inner, out->data<T>() + at * inner, inner);
+      if (at < 0) continue;
+      accumulate::Run<accumulate::Add>(out->data<T>() + at * sizes.inner,
+                                       updates.data<T>() + i * sizes.inner, sizes.inner);
     }
     return absl::OkStatus();
   }
+  bool ignore_bad_ = false;
 };
 
 FERRY_OP("ScatterNd")
@@ -532,116 +519,9 @@ FERRY_OP("ScatterNd")
       return c->scope().status();
     });
 
-// ---- UnsortedSegmentSum ----
-
-template <typename T>
-class UnsortedSegmentSumKernel : public Kernel {
-  absl::Status Compute(KernelContext* c) const override {
-    const Tensor& data = c->input(0);
-    const Tensor& ids = c->input(1);
-    if (c->input(2).rank() != 0) {
-      return InvalidArgument("num_segments should be a scalar, not shape ",
-                             c->input(2).shape().DebugString());
-    }
-    const auto d = data.shape().dims(), k = ids.shape().dims();
-    if (k.size() > d.size() || d.subspan(0, k.size()) != k) {
-      return InvalidArgument(
-          "data.shape = ", data.shape().DebugString(),
-          " does not start with segment_ids.shape = ", ids.shape().DebugString());
-    }
-    FERRY_ASSIGN_OR_RETURN(const int64_t segments, c->InputAsInt(2));
-    if (segments < 0) {
-      return InvalidArgument("Input num_segments == ", segments, " must not be negative.");
-    }
-    Ints dims = {segments};
-    Append(&dims, d.subspan(k.size()));
-    FERRY_ASSIGN_OR_RETURN(TensorShape shape, TensorShape::Make(dims));
-    const int64_t n = ids.num_elements();
-    for (int64_t i = 0; i < n && !c->gpu(); ++i) {
-      if (IntAt(ids, i) >= segments) {
-        return InvalidArgument(ElementName("segment_ids", ids.shape(), i), " = ", IntAt(ids, i),
-                               " is out of range [0, ", segments, ")");
-      }
-    }
-    FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, shape));
-    FERRY_RETURN_IF_ERROR(FillZero(c, out));
-    if (data.num_elements() == 0) return absl::OkStatus();
-    const int64_t inner = data.num_elements() / n;
-    if (c->gpu()) {
-      return SumRowsOnGpu(c, IndicesOf(ids, n, 1, &segments), data, inner, segments, out);
-    }
-    // Split by segments, so that each sum is made in the order of the rows.
-    const int64_t tasks =
-        std::min<int64_t>(16, data.num_elements() * int64_t{sizeof(T)} / kTaskBytes + 1);
-    c->ParallelFor(segments, (segments + tasks - 1) / tasks, [&](int64_t begin, int64_t end) {
-      for (int64_t i = 0; i < n; ++i) {
-        const int64_t at = IntAt(ids, i);
-        if (at < begin || at >= end) continue;  // Negative ones are dropped, as in TensorFlow.
-        AddRun(data.data<T>() + i * inner, out->data<T>() + at * inner, inner);
-      }
-    });
-    return absl::OkStatus();
-  }
-};
-
-FERRY_OP("UnsortedSegmentSum")
-    .Input("data: T")
-    .Input("segment_ids: Tindices")
-    .Input("num_segments: Tnumsegments")
-    .Output("output: T")
-    .Attr("T: numbertype")
-    .Attr("Tindices: {int16, int32, int64}")
-    .Attr("Tnumsegments: {int32, int64} = DT_INT32")
-    .Shape([](InferenceContext* c) -> absl::Status {
-      const PartialShape &data = c->input(0), &ids = c->input(1);
-      FERRY_RETURN_IF_ERROR(c->WithRank(c->input(2), 0).status());
-      if (!data.known_rank() || !ids.known_rank()) return absl::OkStatus();
-      if (ids.rank() > data.rank()) {
-        return InvalidArgument("data.shape = ", data.DebugString(),
-                               " does not start with segment_ids.shape = ", ids.DebugString());
-      }
-      PartialShape out = {c->ValueAsInt(2)};
-      for (int i = ids.rank(); i < data.rank(); ++i) out.AddDim(data.dim(i));
-      c->set_output(0, std::move(out));
-      return absl::OkStatus();
-    })
-    .Gradient([](GradientContext* c) -> absl::Status {
-      // Each row gets the gradient of its segment; dropped ones get zeros.
-      const Scope& s = c->scope();
-      Output ids = c->input(1);
-      if (ids.dtype() == DType::kInt16) ids = ops::Cast(s, ids, DType::kInt32);
-      Output zeros = ops::ZerosLike(s, ids);
-      Output rows =
-          ops::GatherV2(s, c->grad(0), ops::Maximum(s, ids, zeros), ops::Const<int32_t>(s, 0));
-      Output kept = ops::GreaterEqual(s, ids, zeros);
-      // Its shape with ones behind, to broadcast against the rows.
-      Output ones =
-          ops::Fill(s, ops::Pack(s, {ops::Sub(s, ops::Rank(s, rows), ops::Rank(s, kept))}),
-                    ops::Const<int32_t>(s, 1));
-      kept = ops::Reshape(s, kept,
-                          ops::ConcatV2(s, {ops::Shape(s, kept), ones}, ops::Const<int32_t>(s, 0)));
-      c->set_input_grad(0, ops::SelectV2(s, kept, rows, ops::ZerosLike(s, rows)));
-      return s.status();
-    });
-
-template <template <typename> class K, typename... Ts>
-bool RegisterSum(Types<Ts...>, const char* op, const char* host_memory) {
-  (
-      [&] {
-        for (const DeviceType device : {DeviceType::kCpu, DeviceType::kGpu}) {
-          const KernelBuilder::Registrar registrar(KernelBuilder(op)
-                                                       .Device(device)
-                                                       .template Type<Ts>("T")
-                                                       .HostMemory(host_memory)
-                                                       .template Make<K<Ts>>());
-        }
-      }(),
-      ...);
-  return true;
-}
-[[maybe_unused]] const bool sums =
-    RegisterSum<ScatterNdKernel>(NumberTypes(), "ScatterNd", "shape") &&
-    RegisterSum<UnsortedSegmentSumKernel>(NumberTypes(), "UnsortedSegmentSum", "num_segments");
+[[maybe_unused]] const bool scatter_nd =
+    RegisterForBoth<ScatterNdKernel>(NumberTypes(), "ScatterNd", "shape") &&
+    RegisterCpu<ScatterNdKernel>(Types<bool, std::string>(), "ScatterNd");
 
 // ---- DynamicStitch, DynamicPartition ----
 

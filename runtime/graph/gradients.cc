@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/base/status.h"
 #include "runtime/graph/ops.h"
+#include "runtime/graph/sparse_gradient.h"
 
 namespace ferry {
 namespace {
@@ -23,21 +24,55 @@ bool IsTrainable(DType t) {
   return IsFloating(t) || t == DType::kComplex64 || t == DType::kComplex128;
 }
 
+// Ops whose gradient is that of their output, rows or not: what variables are read through.
+bool PassesGradientOn(const Node* node) {
+  return node->op() == "Identity" || node->op() == "ReadVariableOp";
+}
+
 // An Identity of each gradient that waits for all of them.
-void GateGradients(const Scope& scope, std::vector<Output>* grads) {
+void GateGradients(const Scope& scope, std::vector<Gradient>* grads) {
   std::vector<Node*> producers;
-  for (const Output& g : *grads) {
-    if (g.node != nullptr) producers.push_back(g.node);
+  for (const Gradient& g : *grads) {
+    if (!g.empty()) producers.push_back(g.values.node);
   }
   if (producers.size() < 2) return;
   const Scope tuple = scope.NewSubScope("tuple");
   Node* gate = ops::Group(tuple.WithOpName("group_deps"), producers);
-  for (Output& g : *grads) {
-    if (g.node == nullptr) continue;
-    g = ops::Identity(
-        tuple.WithOpName("control_dependency").ColocateWith(g.node).WithControlDependencies({gate}),
-        g);
+  for (Gradient& g : *grads) {
+    if (g.empty()) continue;
+    const Scope near = tuple.ColocateWith(g.values.node).WithControlDependencies({gate});
+    g.values = ops::Identity(near.WithOpName("control_dependency"), g.values);
+    if (g.is_sparse()) g.indices = ops::Identity(near.WithOpName("indices"), g.indices);
   }
+}
+
+// The sum of several: rows one behind the other while all are sparse, a tensor otherwise.
+Gradient AddUp(const Scope& s, const std::vector<Gradient>& grads) {
+  const auto sparse = [](const Gradient& g) { return g.is_sparse(); };
+  if (!std::all_of(grads.begin(), grads.end(), sparse)) {
+    const Scope sub = s.NewSubScope("AddN");
+    std::vector<Output> all;
+    for (size_t i = 0; i < grads.size(); ++i) {
+      all.push_back(ToDense(sub, grads[i], absl::StrCat("inputs_", i)));
+    }
+    return ops::AddN(s.WithOpName(sub.prefix() + "/"), all);
+  }
+  const bool wide = std::any_of(grads.begin(), grads.end(), [](const Gradient& g) {
+    return g.indices.dtype() == DType::kInt64;
+  });
+  std::vector<Output> values, indices;
+  for (const Gradient& g : grads) {
+    values.push_back(g.values);
+    const bool fits = !wide || g.indices.dtype() == DType::kInt64;
+    indices.push_back(fits ? g.indices : ops::Cast(s, g.indices, DType::kInt64));
+  }
+  auto concat = [&s](const std::vector<Output>& parts) {
+    const Scope sub = s.NewSubScope("concat");
+    Output axis = ops::Const<int32_t>(sub.WithOpName("axis"), 0);
+    return ops::ConcatV2(s.WithOpName(sub.prefix() + "/"), parts, axis);
+  };
+  Output rows = concat(values);
+  return {rows, concat(indices), grads[0].dense_shape};
 }
 
 // One call of AddSymbolicGradients.
@@ -50,14 +85,14 @@ class Differentiator {
 
   void MarkBetween(const std::vector<Output>& ys);
   void Stop(const std::vector<Output>& stop_gradients);
-  void AddGrad(const Output& o, const Output& grad) { grads_[o].push_back(grad); }
+  void AddGrad(const Output& o, const Gradient& grad) { grads_[o].push_back(grad); }
   absl::Status Backpropagate(const std::vector<Output>& ys);
-  Output Grad(const Output& o) { return Sum(o); }
+  Gradient Grad(const Output& o) { return Sum(o); }
 
  private:
   bool Between(Node* n) const { return pending_.contains(n); }
   absl::Status Visit(Node* node);
-  Output Sum(const Output& o);
+  Gradient Sum(const Output& o);
 
   Scope scope_;
   const bool gate_;
@@ -65,7 +100,7 @@ class Differentiator {
   // The nodes between, with how many of their edges to others of them are still to be visited.
   absl::flat_hash_map<Node*, int> pending_;
   absl::flat_hash_set<Node*> stop_;
-  absl::flat_hash_map<Output, std::vector<Output>> grads_;
+  absl::flat_hash_map<Output, std::vector<Gradient>> grads_;
 };
 
 void Differentiator::MarkBetween(const std::vector<Output>& ys) {
@@ -113,19 +148,19 @@ void Differentiator::Stop(const std::vector<Output>& stop_gradients) {
   for (const Output& o : stop_gradients) stop_.insert(o.node);
 }
 
-Output Differentiator::Sum(const Output& o) {
+Gradient Differentiator::Sum(const Output& o) {
   auto it = grads_.find(o);
-  if (it == grads_.end()) return Output();
-  if (it->second.size() > 1) it->second = {ops::AddN(scope_, it->second)};
+  if (it == grads_.end()) return {};
+  if (it->second.size() > 1) it->second = {AddUp(scope_, it->second)};
   return it->second[0];
 }
 
 absl::Status Differentiator::Visit(Node* node) {
-  std::vector<Output> out_grads;
+  std::vector<Gradient> out_grads;
   bool any = false;
   for (int i = 0; i < node->num_outputs(); ++i) {
     out_grads.push_back(Sum(Output(node, i)));
-    any |= out_grads.back().node != nullptr;
+    any |= !out_grads.back().empty();
   }
   FERRY_RETURN_IF_ERROR(scope_.status());
   if (!any || stop_.contains(node)) return absl::OkStatus();
@@ -137,25 +172,33 @@ absl::Status Differentiator::Visit(Node* node) {
   }
   const std::string what = absl::StrCat("gradient of node '", node->name(), "' (", node->op(), ")");
   const Scope scope = scope_.NewSubScope(absl::StrCat(node->name(), "_grad"));
-  GradientContext context(scope, node, std::move(out_grads));
-  FERRY_RETURN_IF_ERROR(Annotate(info->gradient(&context), what));
-  FERRY_RETURN_IF_ERROR(Annotate(scope.status(), what));
-  std::vector<Output> in_grads = context.input_grads();
+  std::vector<Gradient> in_grads;
+  if (PassesGradientOn(node)) {
+    in_grads = std::move(out_grads);
+  } else {
+    std::vector<Output> tensors;
+    for (const Gradient& g : out_grads) tensors.push_back(ToDense(scope, g));
+    SparseGradientContext context(scope, node, std::move(tensors));
+    FERRY_RETURN_IF_ERROR(Annotate(info->gradient(&context), what));
+    FERRY_RETURN_IF_ERROR(Annotate(scope.status(), what));
+    in_grads = context.TakeInputGradients();
+  }
   if (gate_) GateGradients(scope, &in_grads);
   FERRY_RETURN_IF_ERROR(scope.status());
   for (int i = 0; i < node->num_inputs(); ++i) {
-    const Output& g = in_grads[static_cast<size_t>(i)];
-    if (g.node == nullptr) continue;
+    const Gradient& gradient = in_grads[static_cast<size_t>(i)];
+    if (gradient.empty()) continue;
+    const Output& g = gradient.values;
     const Output& x = node->input(i);
     const bool handle = x.dtype() == DType::kResource;
     const PartialShape& shape = handle ? x.node->handle_shape() : x.shape();
     if ((!handle && BaseType(g.dtype()) != BaseType(x.dtype())) ||
-        !g.shape().CompatibleWith(shape)) {
+        (!gradient.is_sparse() && !g.shape().CompatibleWith(shape))) {
       return Internal(what, ": for input ", i, ", ", DTypeName(x.dtype()), " of shape ",
                       shape.DebugString(), ", it made ", DTypeName(g.dtype()), " of shape ",
                       g.shape().DebugString());
     }
-    AddGrad(x, g);
+    AddGrad(x, gradient);
   }
   return absl::OkStatus();
 }
@@ -233,6 +276,40 @@ Output ShapeOf(const Scope& s, Output x) {
   return ops::ConstVector(s.WithOpName("Shape"), dims);
 }
 
+namespace {
+Output SliceVector(const Scope& s, Output x, int32_t begin, int32_t end,
+                   const ops::StridedSliceMasks& masks) {
+  const Scope sub = s.NewSubScope("strided_slice");
+  const auto one = [&](int32_t value) {
+    return ops::ConstVector<int32_t>(sub.WithOpName("stack"), {value});
+  };
+  Output from = one(begin), to = one(end), step = one(1);
+  return ops::StridedSlice(s.WithOpName(sub.prefix() + "/"), x, from, to, step, masks);
+}
+}  // namespace
+
+Output FirstElement(const Scope& s, Output x) {
+  ops::StridedSliceMasks masks;
+  masks.shrink_axis = 1;
+  return SliceVector(s, x, 0, 1, masks);
+}
+
+Output AllButFirst(const Scope& s, Output x) {
+  ops::StridedSliceMasks masks;
+  masks.end = 1;
+  return SliceVector(s, x, 1, 0, masks);
+}
+
+Output ToDense(const Scope& s, const Gradient& g, const std::string& name) {
+  if (!g.is_sparse()) return g.values;
+  const Scope sub = s.NewSubScope(name);
+  return NodeBuilder(s.WithOpName(sub.prefix() + "/"), "UnsortedSegmentSum")
+      .Input(g.values)
+      .Input(g.indices)
+      .Input(FirstElement(sub, g.dense_shape))
+      .BuildOutput();
+}
+
 Output ScalarConst(const Scope& s, DType dtype, double value) {
   switch (dtype) {
     case DType::kHalf:
@@ -260,9 +337,16 @@ std::pair<Output, Output> UnbroadcastGradients(const Scope& s, Output x, Output 
   Output x_shape = ShapeOf(s, x), y_shape = ShapeOf(s, y);
   std::vector<int32_t> x_axes, y_axes;
   if (KnownReductionAxes(x.shape(), y.shape(), &x_axes, &y_axes)) {
-    if (grad_x.node != nullptr && !x_axes.empty()) grad_x = SumTo(s, grad_x, x_axes, x_shape);
-    if (grad_y.node != nullptr && !y_axes.empty()) grad_y = SumTo(s, grad_y, y_axes, y_shape);
-    return {grad_x, grad_y};
+    const int rank = std::max(x.shape().rank(), y.shape().rank());
+    const auto reduce = [&](Output grad, Output to, const std::vector<int32_t>& axes,
+                            Output shape) {
+      if (grad.node == nullptr) return grad;
+      if (!axes.empty()) return SumTo(s, grad, axes, shape);
+      // Only dimensions of 1 came in front.
+      return to.shape().rank() < rank ? ops::Reshape(s, grad, shape) : grad;
+    };
+    grad_x = reduce(grad_x, x, x_axes, x_shape);
+    return {grad_x, reduce(grad_y, y, y_axes, y_shape)};
   }
   Node* axes = NodeBuilder(s, "BroadcastGradientArgs").Input(x_shape).Input(y_shape).Build();
   if (axes == nullptr) return {};
@@ -272,7 +356,7 @@ std::pair<Output, Output> UnbroadcastGradients(const Scope& s, Output x, Output 
 }
 
 absl::Status AddSymbolicGradients(const Scope& scope, const std::vector<Output>& ys,
-                                  const std::vector<Output>& xs, std::vector<Output>* grads,
+                                  const std::vector<Output>& xs, std::vector<Gradient>* grads,
                                   const std::vector<Output>& grad_ys,
                                   const std::vector<Output>& stop_gradients, bool gate_gradients) {
   grads->clear();
@@ -314,6 +398,18 @@ absl::Status AddSymbolicGradients(const Scope& scope, const std::vector<Output>&
   FERRY_RETURN_IF_ERROR(d.Backpropagate(ys));
   for (const Output& x : xs) grads->push_back(d.Grad(x));
   return sub.status();
+}
+
+absl::Status AddSymbolicGradients(const Scope& scope, const std::vector<Output>& ys,
+                                  const std::vector<Output>& xs, std::vector<Output>* grads,
+                                  const std::vector<Output>& grad_ys,
+                                  const std::vector<Output>& stop_gradients, bool gate_gradients) {
+  grads->clear();
+  std::vector<Gradient> all;
+  FERRY_RETURN_IF_ERROR(
+      AddSymbolicGradients(scope, ys, xs, &all, grad_ys, stop_gradients, gate_gradients));
+  for (const Gradient& g : all) grads->push_back(ToDense(scope, g));
+  return scope.status();
 }
 
 }  // namespace ferry

@@ -236,7 +236,9 @@ class CaseFile:
             phs = []
             for i, a in enumerate(inputs):
                 a = np.asarray(a)
-                phs.append(tf1.placeholder(TF_DTYPE[dtype_name(a)], name="in%d" % i))
+                # Some ops' definitions need a shape: attrs["_shaped"] lists the inputs.
+                shape = a.shape if i in attrs.get("_shaped", []) else None
+                phs.append(tf1.placeholder(TF_DTYPE[dtype_name(a)], shape, name="in%d" % i))
             try:
                 op = make_op(op_type, phs, attrs)
             except (TypeError, ValueError) as e:

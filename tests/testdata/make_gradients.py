@@ -206,6 +206,33 @@ def shaping(f):
     gradient_case(f, "UnsortedSegmentSum_0", "UnsortedSegmentSum",
                   [fl([4, 2]), arr([1, 0, -1, 1], "int32"),
                    arr(3, "int32")])
+    ids = arr([1, 0, -1, 1], "int32")
+    for name in ["Max", "Min", "Prod"]:
+        op = "UnsortedSegment" + name
+        gradient_case(f, op + "_0", op, [fl([4, 2]), ids, arr(3, "int32")])
+        gradient_case(f, op + "_1", op,
+                      [arr([2, 0, 3, 2, 0, 5], "float"), arr([0, 0, 0, 0, 1, 1], "int32"),
+                       arr(2, "int32")])
+    gradient_case(f, "UnsortedSegmentProd_zeros", "UnsortedSegmentProd",
+                  [arr([2, 0, 0, 3], "float"), arr([0, 0, 0, 1], "int32"), arr(2, "int32")])
+    for name in ["Sum", "Mean", "Max", "Min"]:
+        gradient_case(f, "Segment%s_0" % name, "Segment" + name,
+                      [fl([4, 2]), arr([0, 0, 2, 2], "int32")])
+    for name in ["Sum", "Mean", "SqrtN"]:
+        gradient_case(f, "SparseSegment%s_0" % name, "SparseSegment" + name,
+                      [fl([4, 2]), arr([3, 0, 3, 1], "int32"), arr([0, 0, 2, 2], "int32")])
+    for name in ["Update", "Add", "Sub", "Max", "Min"]:
+        gradient_case(f, "TensorScatter%s_0" % name, "TensorScatter" + name,
+                      [fl([4, 2]), arr([[2], [0]], "int32"), fl([2, 2], 2)])
+    pads = arr([[1, 0], [0, 2]], "int32")
+    gradient_case(f, "SpaceToBatchND_0", "SpaceToBatchND",
+                  [fl([1, 3, 4, 2]), arr([2, 3], "int32"), pads])
+    gradient_case(f, "BatchToSpaceND_0", "BatchToSpaceND",
+                  [fl([6, 2, 2, 2]), arr([2, 3], "int32"), pads])
+    gradient_case(f, "SpaceToDepth_0", "SpaceToDepth", [fl([1, 2, 4, 2])], block_size=2)
+    gradient_case(f, "DepthToSpace_0", "DepthToSpace", [fl([1, 2, 1, 8])], block_size=2)
+    gradient_case(f, "ReverseSequence_0", "ReverseSequence",
+                  [fl([2, 3, 2]), arr([2, 3], "int64")], seq_dim=1)
     gradient_case(
         f, "DynamicStitch_0", "DynamicStitch",
         [arr([0, 2], "int32"), arr([1], "int32"),

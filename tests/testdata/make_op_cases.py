@@ -1341,7 +1341,134 @@ def const():
     f.write()
 
 
-FAMILIES = [unary, binary, broadcast, reductions, matmul, nn, shapes, gather, cast, const]
+def segment():
+    """Reductions of rows by segment, and updates of slices of a tensor."""
+    f = CaseFile("op_cases/segment.pb")
+    e = lambda *words: list(words)  # noqa: E731
+    for name in ["Prod", "Max", "Min"]:
+        op = "UnsortedSegment" + name
+        f.per_dtype(op, lambda d: [rand([5, 2], d, 1, 4), arr([2, 0, -1, 2, 0], "int32"),
+                                   arr(4, "int32")], tol=4)
+        f.case(op + "_matrix", op, [rand([2, 2, 3], "float", 1, 4), arr([[1, 0], [1, 1]], "int64"),
+                                    arr(2, "int64")], tol=4)
+        f.case(op + "_none", op, [ramp([0, 3], "float"), arr([], "int32"), arr(2, "int32")])
+        f.case(op + "_range", op, [ramp([2], "float"), arr([0, 2], "int32"), arr(2, "int32")],
+               error=e("segment_ids[1] = 2 is out of range [0, 2)"))
+        f.case(op + "_shape", op, [ramp([2], "float"), arr([0, 2, 1], "int32"), arr(2, "int32")],
+               error=e("does not start with segment_ids.shape"))
+    for name in ["Sum", "Mean", "Prod", "Max", "Min"]:
+        op = "Segment" + name
+        f.per_dtype(op, lambda d: [rand([5, 2], d, 1, 4), arr([0, 0, 2, 2, 2], "int32")], tol=4)
+        f.case(op + "_vector", op, [rand([4], "float", 1, 4), arr([1, 1, 1, 4], "int64")], tol=4)
+        f.case(op + "_none", op, [ramp([0, 3], "float"), arr([], "int32")])
+        f.case(op + "_order", op, [ramp([3], "float"), arr([0, 2, 1], "int32")],
+               error=e("segment ids are not increasing"))
+        f.case(op + "_negative", op, [ramp([2], "float"), arr([-1, 0], "int32")], error=e())
+        f.case(op + "_size", op, [ramp([3], "float"), arr([0, 1], "int32")],
+               error=e("segment_ids should be the same size as dimension 0 of input"))
+    for name in ["Sum", "Mean", "SqrtN"]:
+        op = "SparseSegment" + name
+        rows, ids = arr([3, 0, 3, 1], "int32"), arr([0, 0, 2, 2], "int32")
+        f.per_dtype(op, lambda d: [rand([4, 3], d, 1, 4), rows, ids], tol=8)
+        f.case(op + "_vector", op, [rand([4], "float", 1, 4), rows.astype(np.int64),
+                                    ids.astype(np.int64)], tol=4)
+        f.case(op + "_none", op, [ramp([4, 2], "float"), arr([], "int32"), arr([], "int32")])
+        f.case(op + "_range", op, [ramp([4, 2], "float"), arr([4], "int32"), arr([0], "int32")],
+               error=e("out of range [0, 4)"))
+        f.case(op + "_order", op, [ramp([4, 2], "float"), arr([1, 2], "int32"),
+                                   arr([1, 0], "int32")], error=e("not increasing"))
+        f.case(op + "_size", op, [ramp([4, 2], "float"), arr([1, 2], "int32"), arr([1], "int32")],
+               error=e("segment_ids and indices should have same size"))
+        f.case(op + "WithNumSegments", op + "WithNumSegments",
+               [rand([4, 3], "float"), rows, ids, arr(5, "int32")], tol=4)
+        f.case(op + "WithNumSegments_few", op + "WithNumSegments",
+               [rand([4, 3], "float"), rows, ids, arr(2, "int32")],
+               error=e("segment ids must be < num_segments"))
+        f.per_dtype(op + "Grad", lambda d: [rand([3, 2], d), rows, ids, arr(5, "int32")], tol=8)
+    for name in ["Update", "Add", "Sub", "Max", "Min"]:
+        op = "TensorScatter" + name
+        at = arr([[2], [0], [2]], "int32")
+        f.per_dtype(op, lambda d: [ramp([4, 2], d, 1), at, rand([3, 2], d, 1, 5)], tol=2)
+        f.case(op + "_deep", op, [ramp([4, 2], "float", 1), arr([[2, 1], [0, 0]], "int64"),
+                                  ramp([2], "float", 5)])
+        f.case(op + "_range", op, [ramp([4, 2], "float"), arr([[4]], "int32"),
+                                   ramp([1, 2], "float")],
+               error=e("indices[0] = [4] does not index into shape [4,2]"))
+        f.case(op + "_ignored", op, [ramp([4, 2], "float"), arr([[4], [1]], "int32"),
+                                     ramp([2, 2], "float", 7)], bad_indices_policy="IGNORE")
+    f.per_dtype("ScatterNdNonAliasingAdd",
+                lambda d: [ramp([4], d, 1), arr([[2], [0]], "int32"), ramp([2], d, 1)])
+    f.write()
+
+
+def space():
+    """Blocks of places moved into another dimension, and sequences backwards."""
+    f = CaseFile("op_cases/space.pb")
+    e = lambda *words: list(words)  # noqa: E731
+    pads = lambda *p: arr(p, "int32").reshape(-1, 2)  # noqa: E731
+    for i, (shape, block, pad) in enumerate([
+        ([1, 2, 2, 1], [2, 2], [0, 0, 0, 0]), ([2, 3, 4, 2], [2, 3], [1, 0, 0, 2]),
+        ([1, 5], [2], [2, 1]), ([2, 4, 3], [1], [0, 0]), ([3, 2], [], []),
+        ([0, 2, 2], [2], [0, 0]), ([1, 4, 2, 3, 2], [2, 1, 3], [0, 0, 3, 0, 0, 3])
+    ]):
+        f.case("SpaceToBatchND_%d" % i, "SpaceToBatchND",
+               [ramp(shape, "float"), arr(block, "int64" if i % 2 else "int32"), pads(*pad)],
+               _shaped=[1])
+    f.per_dtype("SpaceToBatchND", lambda d: [ramp([1, 3, 1], d), arr([2], "int32"), pads(1, 0)],
+                _shaped=[1])
+    for i, (shape, block, crop) in enumerate([
+        ([4, 1, 1, 2], [2, 2], [0, 0, 0, 0]), ([12, 2, 2, 2], [2, 3], [1, 0, 2, 1]),
+        ([4, 3], [2], [2, 1]), ([2, 4, 3], [1], [1, 1]), ([6, 0, 2], [3], [0, 0])
+    ]):
+        f.case("BatchToSpaceND_%d" % i, "BatchToSpaceND",
+               [ramp(shape, "float"), arr(block, "int32"), pads(*crop)], _shaped=[1])
+    f.per_dtype("BatchToSpaceND", lambda d: [ramp([2, 2, 1], d), arr([2], "int32"), pads(1, 0)],
+                _shaped=[1])
+    f.case("SpaceToBatchND_uneven", "SpaceToBatchND",
+           [ramp([1, 3], "float"), arr([2], "int32"), pads(0, 0)],
+           error=e("is not divisible by"), _shaped=[1])
+    f.case("SpaceToBatchND_rank", "SpaceToBatchND",
+           [ramp([3], "float"), arr([2, 2], "int32"), pads(0, 0, 0, 0)],
+           error=e(), _shaped=[1])
+    f.case("SpaceToBatchND_negative", "SpaceToBatchND",
+           [ramp([1, 4], "float"), arr([2], "int32"), pads(-1, 1)],
+           error=e("non-negative"), _shaped=[1])
+    f.case("BatchToSpaceND_uneven", "BatchToSpaceND",
+           [ramp([3, 2], "float"), arr([2], "int32"), pads(0, 0)],
+           error=e("is not divisible by"), _shaped=[1])
+    f.case("BatchToSpaceND_crop", "BatchToSpaceND",
+           [ramp([2, 1], "float"), arr([2], "int32"), pads(2, 1)],
+           error=e(), _shaped=[1])
+    f.case("SpaceToBatch_0", "SpaceToBatch", [ramp([1, 3, 4, 2], "float"), pads(1, 0, 1, 1)],
+           block_size=2)
+    f.case("BatchToSpace_0", "BatchToSpace", [ramp([4, 2, 2, 2], "float"), pads(1, 0, 0, 1)],
+           block_size=2)
+    # The CPU of TensorFlow has NHWC only.
+    for op, shape in [("SpaceToDepth", [2, 4, 6, 3]), ("DepthToSpace", [2, 2, 3, 8])]:
+        f.case(op + "_0", op, [ramp(shape, "float")], block_size=2)
+        f.case(op + "_uneven", op, [ramp([1, 3, 3, 3], "float")], block_size=2,
+               error=e("should be divisible by"))
+    f.per_dtype("SpaceToDepth", lambda d: [ramp([1, 2, 2, 1], d)], block_size=2)
+    f.per_dtype("DepthToSpace", lambda d: [ramp([1, 1, 1, 4], d)], block_size=2)
+    for i, (shape, lengths, seq, batch) in enumerate([
+        ([2, 4, 2], [3, 1], 1, 0), ([4, 3], [2, 4, 0], 0, 1), ([2, 3, 2, 2], [1, 2], 1, 3),
+        ([0, 3], [], 1, 0), ([2, 0], [0, 0], 1, 0), ([1, 2, 3], [3], 2, 0)
+    ]):
+        f.case("ReverseSequence_%d" % i, "ReverseSequence",
+               [ramp(shape, "float"), arr(lengths, "int64" if i % 2 else "int32")], seq_dim=seq,
+               batch_dim=batch)
+    f.per_dtype("ReverseSequence", lambda d: [ramp([2, 3], d), arr([3, 2], "int64")], seq_dim=1)
+    for name, lengths, words in [("long", [4, 1], "seq_lens(0) > input.dims(1)"),
+                                 ("negative", [1, -1], "seq_lens(1) < 0"),
+                                 ("count", [1], "Length of seq_lengths != input.dims(0)")]:
+        f.case("ReverseSequence_" + name, "ReverseSequence",
+               [ramp([2, 3], "float"), arr(lengths, "int64")], seq_dim=1, error=e(words))
+    f.write()
+
+
+FAMILIES = [
+    unary, binary, broadcast, reductions, matmul, nn, shapes, gather, cast, const, segment, space
+]
 
 
 def main():

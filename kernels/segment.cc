@@ -1,0 +1,584 @@
+// Reductions of rows by segment: UnsortedSegmentSum, -Prod, -Max, -Min, whose ids may come in any
+// order; SegmentSum, -Mean, -Prod, -Max, -Min, whose ids increase; SparseSegmentSum, -Mean, -SqrtN,
+// which pick the rows by index first, and their gradients' ops.
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/accumulate.h"
+#include "kernels/array.h"
+#include "kernels/sum_rows.h"
+#include "kernels/types.h"
+#include "runtime/base/status.h"
+#include "runtime/graph/gradients.h"
+#include "runtime/graph/ops.h"
+#include "runtime/op/kernel.h"
+#include "runtime/op/op_def.h"
+
+namespace ferry {
+namespace {
+
+constexpr int64_t kTaskBytes = 64 << 10;
+
+// A reduction, and what it makes of no rows.
+struct SumOf : accumulate::Add {
+  template <typename T>
+  static T Nothing() {
+    return T(0);
+  }
+};
+struct ProdOf : accumulate::Mul {
+  template <typename T>
+  static T Nothing() {
+    return T(1);
+  }
+};
+struct MaxOf : accumulate::Max {
+  template <typename T>
+  static T Nothing() {
+    return Eigen::NumTraits<T>::lowest();
+  }
+};
+struct MinOf : accumulate::Min {
+  template <typename T>
+  static T Nothing() {
+    return Eigen::NumTraits<T>::highest();
+  }
+};
+
+// ---- UnsortedSegment… ----
+
+template <typename T, typename F>
+class UnsortedSegmentKernel : public Kernel {
+  absl::Status Compute(KernelContext* c) const override {
+    const Tensor& data = c->input(0);
+    const Tensor& ids = c->input(1);
+    if (c->input(2).rank() != 0) {
+      return InvalidArgument("num_segments should be a scalar, not shape ",
+                             c->input(2).shape().DebugString());
+    }
+    const auto d = data.shape().dims(), k = ids.shape().dims();
+    if (k.size() > d.size() || d.subspan(0, k.size()) != k) {
+      return InvalidArgument(
+          "data.shape = ", data.shape().DebugString(),
+          " does not start with segment_ids.shape = ", ids.shape().DebugString());
+    }
+    FERRY_ASSIGN_OR_RETURN(const int64_t segments, c->InputAsInt(2));
+    if (segments < 0) {
+      return InvalidArgument("Input num_segments == ", segments, " must not be negative.");
+    }
+    Ints dims = {segments};
+    dims.insert(dims.end(), d.begin() + static_cast<int64_t>(k.size()), d.end());
+    FERRY_ASSIGN_OR_RETURN(TensorShape shape, TensorShape::Make(dims));
+    const int64_t n = ids.num_elements();
+    for (int64_t i = 0; i < n && !c->gpu(); ++i) {
+      if (IntAt(ids, i) >= segments) {
+        return InvalidArgument(ElementName("segment_ids", ids.shape(), i), " = ", IntAt(ids, i),
+                               " is out of range [0, ", segments, ")");
+      }
+    }
+    FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, shape));
+    if (c->gpu()) {
+      FERRY_RETURN_IF_ERROR(FillZero(c, out));
+      if (data.num_elements() == 0) return absl::OkStatus();
+      return SumRowsOnGpu(c, IndicesOf(ids, n, 1, &segments), data, data.num_elements() / n,
+                          segments, out);
+    }
+    T* const to = out->data<T>();
+    const T* const from = data.data<T>();
+    std::fill_n(to, out->num_elements(), F::template Nothing<T>());
+    if (data.num_elements() == 0) return absl::OkStatus();
+    const int64_t inner = data.num_elements() / n;
+    // Split by segments, so that each result is made in the order of the rows.
+    const int64_t tasks =
+        std::min<int64_t>(16, data.num_elements() * int64_t{sizeof(T)} / kTaskBytes + 1);
+    c->ParallelFor(segments, (segments + tasks - 1) / tasks, [&](int64_t begin, int64_t end) {
+      for (int64_t i = 0; i < n; ++i) {
+        const int64_t at = IntAt(ids, i);
+        if (at < begin || at >= end) continue;  // Negative ones are dropped, as in TensorFlow.
+        accumulate::Run<F>(to + at * inner, from + i * inner, inner);
+      }
+    });
+    return absl::OkStatus();
+  }
+};
+
+absl::Status UnsortedSegmentShape(InferenceContext* c) {
+  const PartialShape &data = c->input(0), &ids = c->input(1);
+  FERRY_RETURN_IF_ERROR(c->WithRank(c->input(2), 0).status());
+  if (!data.known_rank() || !ids.known_rank()) return absl::OkStatus();
+  if (ids.rank() > data.rank()) {
+    return InvalidArgument("data.shape = ", data.DebugString(),
+                           " does not start with segment_ids.shape = ", ids.DebugString());
+  }
+  PartialShape out = {c->ValueAsInt(2)};
+  for (int i = ids.rank(); i < data.rank(); ++i) out.AddDim(data.dim(i));
+  c->set_output(0, std::move(out));
+  return absl::OkStatus();
+}
+
+// What the gradients of this family share: ids as numbers that pick rows of what the segments have,
+// and which of them do. Sorted ids are never negative.
+class Segments {
+ public:
+  Segments(const Scope& s, Output ids, Output count) : s_(s), ids_(ids), count_(count) {
+    if (ids_.dtype() == DType::kInt16) ids_ = ops::Cast(s, ids_, DType::kInt32);
+    Output zeros = ops::ZerosLike(s, ids_);
+    rows_ = ops::Maximum(s, ids_, zeros);
+    kept_ = ops::GreaterEqual(s, ids_, zeros);
+  }
+  // For each row of the data what its segment has in `x`.
+  Output Gather(Output x) const { return ops::GatherV2(s_, x, rows_, ops::Const<int32_t>(s_, 0)); }
+  // Whether each row of `like` has a segment, with ones behind to broadcast against it.
+  Output Kept(Output like) const {
+    Output ones =
+        ops::Fill(s_, ops::Pack(s_, {ops::Sub(s_, ops::Rank(s_, like), ops::Rank(s_, kept_))}),
+                  ops::Const<int32_t>(s_, 1));
+    return ops::Reshape(
+        s_, kept_, ops::ConcatV2(s_, {ops::Shape(s_, kept_), ones}, ops::Const<int32_t>(s_, 0)));
+  }
+  // The same as Gather, zeros for the rows without a segment.
+  Output GatherKept(Output x) const {
+    Output rows = Gather(x);
+    return ops::SelectV2(s_, Kept(rows), rows, ops::ZerosLike(s_, rows));
+  }
+  Output Reduce(const char* op, Output x) const {
+    return NodeBuilder(s_, op).Input(x).Input(ids_).Input(count_).BuildOutput();
+  }
+
+ private:
+  const Scope& s_;
+  Output ids_, count_, rows_, kept_;
+};
+
+Segments SegmentsOf(GradientContext* c) {
+  const Scope& s = c->scope();
+  if (c->node()->num_inputs() > 2) return Segments(s, c->input(1), c->input(2));
+  // Sorted ids: as many as there are rows in the result.
+  Output count =
+      ops::StridedSlice(s, ops::Shape(s, c->output(0)), ops::ConstVector<int32_t>(s, {0}),
+                        ops::ConstVector<int32_t>(s, {1}), ops::ConstVector<int32_t>(s, {1}),
+                        {/*begin=*/0, /*end=*/0, /*ellipsis=*/0, /*new_axis=*/0,
+                         /*shrink_axis=*/1});
+  return Segments(s, c->input(1), count);
+}
+
+absl::Status SumGradient(GradientContext* c) {
+  c->set_input_grad(0, SegmentsOf(c).GatherKept(c->grad(0)));
+  return c->scope().status();
+}
+
+// Rows that are as large (small) as the result share its gradient.
+absl::Status ChoiceGradient(GradientContext* c) {
+  const Scope& s = c->scope();
+  const Segments segments = SegmentsOf(c);
+  Output dy = c->grad(0), x = c->input(0);
+  Output chosen = ops::Equal(s, x, segments.Gather(c->output(0)));
+  chosen = ops::LogicalAnd(s, chosen, segments.Kept(chosen));
+  Output count = segments.Reduce("UnsortedSegmentSum", ops::Cast(s, chosen, BaseType(dy.dtype())));
+  Output shares = segments.Gather(ops::DivNoNan(s, dy, count));
+  c->set_input_grad(0, ops::SelectV2(s, chosen, shares, ops::ZerosLike(s, shares)));
+  return s.status();
+}
+
+// The product of the others of its segment: the result divided by the row itself; where that is 0,
+// the product without the zeros, or 0 when there are two.
+absl::Status ProdGradient(GradientContext* c) {
+  const Scope& s = c->scope();
+  const Segments segments = SegmentsOf(c);
+  Output dy = c->grad(0), x = c->input(0);
+  Output is_zero = ops::Equal(s, x, ops::ZerosLike(s, x));
+  Output zeros = segments.Reduce("UnsortedSegmentSum", ops::Cast(s, is_zero, DType::kInt32));
+  Output several = ops::Greater(s, zeros, ops::OnesLike(s, zeros));
+  dy = ops::SelectV2(s, several, ops::ZerosLike(s, dy), dy);
+  Output rest =
+      segments.Reduce("UnsortedSegmentProd", ops::SelectV2(s, is_zero, ops::OnesLike(s, x), x));
+  Output others = ops::SelectV2(s, is_zero, segments.Gather(rest),
+                                ops::RealDiv(s, segments.Gather(c->output(0)), x));
+  c->set_input_grad(0, ops::Mul(s, segments.GatherKept(dy), others));
+  return s.status();
+}
+
+template <typename F>
+struct Unsorted {
+  template <typename T>
+  using Kernel = UnsortedSegmentKernel<T, F>;
+};
+
+bool DefineUnsorted(const char* op, bool real, GradientFn gradient) {
+  const bool sum = op == absl::string_view("UnsortedSegmentSum");
+  OpBuilder b(op);
+  b.Input("data: T")
+      .Input("segment_ids: Tindices")
+      .Input("num_segments: Tnumsegments")
+      .Output("output: T")
+      .Attr(real ? "T: realnumbertype" : "T: numbertype")
+      .Attr(sum ? "Tindices: {int16, int32, int64}" : "Tindices: {int32, int64}")
+      .Attr("Tnumsegments: {int32, int64} = DT_INT32")
+      .Shape(UnsortedSegmentShape)
+      .Gradient(std::move(gradient));
+  const OpBuilder::Registrar registrar(b);
+  return true;
+}
+
+[[maybe_unused]] const bool unsorted =
+    DefineUnsorted("UnsortedSegmentSum", false, SumGradient) &&
+    DefineUnsorted("UnsortedSegmentProd", false, ProdGradient) &&
+    DefineUnsorted("UnsortedSegmentMax", true, ChoiceGradient) &&
+    DefineUnsorted("UnsortedSegmentMin", true, ChoiceGradient) &&
+    RegisterForBoth<Unsorted<SumOf>::Kernel>(NumberTypes(), "UnsortedSegmentSum", "num_segments") &&
+    RegisterCpu<Unsorted<ProdOf>::Kernel>(NumberTypes(), "UnsortedSegmentProd") &&
+    RegisterCpu<Unsorted<MaxOf>::Kernel>(NumberTypes(), "UnsortedSegmentMax") &&
+    RegisterCpu<Unsorted<MinOf>::Kernel>(NumberTypes(), "UnsortedSegmentMin");
+
+// ---- Segment… ----
+
+// How many segments sorted ids have: the last one's number and one.
+absl::StatusOr<int64_t> CountSegments(const Tensor& ids) {
+  const int64_t n = ids.num_elements();
+  for (int64_t i = 0; i < n; ++i) {
+    if (IntAt(ids, i) < 0) {
+      return InvalidArgument("segment ids must be >= 0, found ", IntAt(ids, i));
+    }
+    if (i > 0 && IntAt(ids, i) < IntAt(ids, i - 1)) {
+      return InvalidArgument(
+          "segment ids are not increasing: ", ElementName("segment_ids", ids.shape(), i), " = ",
+          IntAt(ids, i), " after ", IntAt(ids, i - 1));
+    }
+  }
+  return n == 0 ? 0 : IntAt(ids, n - 1) + 1;
+}
+
+// What is done with the sum of n rows at the end.
+enum class Scale { kNone, kMean, kSqrtN };
+
+// Floats of 16 bits are added up as floats.
+template <typename T>
+using SumType =
+    std::conditional_t<std::is_same_v<T, half> || std::is_same_v<T, bfloat16>, float, T>;
+
+template <typename T, typename F, Scale kScale>
+class SegmentKernel : public Kernel {
+  absl::Status Compute(KernelContext* c) const override {
+    const Tensor& data = c->input(0);
+    const Tensor& ids = c->input(1);
+    if (ids.rank() != 1) {
+      return InvalidArgument("segment_ids should be a vector, found shape ",
+                             ids.shape().DebugString());
+    }
+    if (data.rank() < 1 || data.dim(0) != ids.dim(0)) {
+      return InvalidArgument("segment_ids should be the same size as dimension 0 of input, found ",
+                             ids.shape().DebugString(), " for ", data.shape().DebugString());
+    }
+    FERRY_ASSIGN_OR_RETURN(const int64_t segments, CountSegments(ids));
+    const auto d = data.shape().dims();
+    Ints dims(d.begin(), d.end());
+    dims[0] = segments;
+    FERRY_ASSIGN_OR_RETURN(TensorShape shape, TensorShape::Make(dims));
+    FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, shape));
+    if (out->num_elements() == 0) return absl::OkStatus();
+    const int64_t n = ids.num_elements(), inner = out->num_elements() / segments;
+    const T* const from = data.data<T>();
+    T* const to = out->data<T>();
+    // Segments without a row have 0, or 1 in products.
+    const T none = std::is_same_v<F, ProdOf> ? T(1) : T(0);
+    using S = SumType<T>;
+    std::vector<S> sums(static_cast<size_t>(inner));
+    for (int64_t i = 0, next = 0; i < n;) {
+      const int64_t segment = IntAt(ids, i);
+      std::fill(to + next * inner, to + segment * inner, none);
+      next = segment + 1;
+      std::copy_n(from + i * inner, inner, sums.begin());
+      int64_t count = 1;
+      for (++i; i < n && IntAt(ids, i) == segment; ++i, ++count) {
+        for (int64_t k = 0; k < inner; ++k) {
+          S& sum = sums[static_cast<size_t>(k)];
+          sum = F::template Apply<S>(sum, static_cast<S>(from[i * inner + k]));
+        }
+      }
+      for (int64_t k = 0; k < inner; ++k) {
+        const S sum = sums[static_cast<size_t>(k)];
+        if constexpr (kScale == Scale::kMean) {
+          using Count = std::conditional_t<std::is_integral_v<S>, int64_t, S>;
+          to[segment * inner + k] =
+              static_cast<T>(static_cast<Count>(sum) / static_cast<Count>(count));
+        } else {
+          to[segment * inner + k] = static_cast<T>(sum);
+        }
+      }
+    }
+    return absl::OkStatus();
+  }
+};
+
+absl::Status SegmentShape(InferenceContext* c) {
+  FERRY_RETURN_IF_ERROR(c->WithRank(c->input(1), 1).status());
+  FERRY_ASSIGN_OR_RETURN(PartialShape data, c->WithRankAtLeast(c->input(0), 1));
+  if (!data.known_rank()) return absl::OkStatus();
+  PartialShape out = {PartialShape::kUnknown};
+  for (int i = 1; i < data.rank(); ++i) out.AddDim(data.dim(i));
+  c->set_output(0, std::move(out));
+  return absl::OkStatus();
+}
+
+absl::Status MeanGradient(GradientContext* c) {
+  const Scope& s = c->scope();
+  const Segments segments = SegmentsOf(c);
+  Output ones = ops::OnesLike(s, c->input(0));
+  Output counts = segments.Reduce("UnsortedSegmentSum", ones);
+  c->set_input_grad(0, segments.Gather(ops::DivNoNan(s, c->grad(0), counts)));
+  return s.status();
+}
+
+template <typename F, Scale kScale = Scale::kNone>
+struct Sorted {
+  template <typename T>
+  using Kernel = SegmentKernel<T, F, kScale>;
+};
+
+template <typename F, Scale kScale = Scale::kNone>
+bool RegisterSorted(const char* op, bool real, GradientFn gradient) {
+  OpBuilder b(op);
+  b.Input("data: T")
+      .Input("segment_ids: Tindices")
+      .Output("output: T")
+      .Attr(real ? "T: realnumbertype" : "T: numbertype")
+      .Attr("Tindices: {int32, int64}")
+      .Shape(SegmentShape)
+      .Gradient(std::move(gradient));
+  const OpBuilder::Registrar registrar(b);
+  return RegisterCpu<Sorted<F, kScale>::template Kernel>(NumberTypes(), op);
+}
+
+[[maybe_unused]] const bool sorted =
+    RegisterSorted<SumOf>("SegmentSum", false, SumGradient) &&
+    RegisterSorted<SumOf, Scale::kMean>("SegmentMean", false, MeanGradient) &&
+    RegisterSorted<ProdOf>("SegmentProd", false, ProdGradient) &&
+    RegisterSorted<MaxOf>("SegmentMax", true, ChoiceGradient) &&
+    RegisterSorted<MinOf>("SegmentMin", true, ChoiceGradient);
+
+// ---- SparseSegment… ----
+
+absl::Status CheckSparse(const Tensor& data, const Tensor& indices, const Tensor& ids) {
+  if (data.rank() < 1) return InvalidArgument("input must be at least a vector");
+  if (indices.rank() != 1) {
+    return InvalidArgument("indices should be a vector, found shape ",
+                           indices.shape().DebugString());
+  }
+  if (ids.rank() != 1) {
+    return InvalidArgument("segment_ids should be a vector, found shape ",
+                           ids.shape().DebugString());
+  }
+  if (ids.dim(0) != indices.dim(0)) {
+    return InvalidArgument("segment_ids and indices should have same size, found ", ids.dim(0),
+                           " and ", indices.dim(0));
+  }
+  return absl::OkStatus();
+}
+
+template <typename S>
+S ScaleOf(Scale scale, int64_t count) {
+  switch (scale) {
+    case Scale::kNone:
+      return S(1);
+    case Scale::kMean:
+      return static_cast<S>(count);
+    case Scale::kSqrtN:
+      return static_cast<S>(std::sqrt(static_cast<double>(count)));
+  }
+  return S(1);
+}
+
+template <typename T, Scale kScale>
+class SparseSegmentKernel : public Kernel {
+  absl::Status Compute(KernelContext* c) const override {
+    const Tensor& data = c->input(0);
+    const Tensor& indices = c->input(1);
+    const Tensor& ids = c->input(2);
+    FERRY_RETURN_IF_ERROR(CheckSparse(data, indices, ids));
+    FERRY_ASSIGN_OR_RETURN(int64_t segments, CountSegments(ids));
+    if (c->num_inputs() > 3) {
+      if (c->input(3).rank() != 0) {
+        return InvalidArgument("num_segments should be a scalar, not shape ",
+                               c->input(3).shape().DebugString());
+      }
+      FERRY_ASSIGN_OR_RETURN(const int64_t asked, c->InputAsInt(3));
+      if (asked < segments) {
+        return InvalidArgument("segment ids must be < num_segments, found ", segments - 1,
+                               " with num_segments ", asked);
+      }
+      segments = asked;
+    }
+    const int64_t n = ids.num_elements(), rows = data.dim(0);
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t at = IntAt(indices, i);
+      if (at < 0 || at >= rows) {
+        return InvalidArgument("indices[", i, "] == ", at, " out of range [0, ", rows, ")");
+      }
+    }
+    const auto d = data.shape().dims();
+    Ints dims(d.begin(), d.end());
+    dims[0] = segments;
+    FERRY_ASSIGN_OR_RETURN(TensorShape shape, TensorShape::Make(dims));
+    FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, shape));
+    FERRY_RETURN_IF_ERROR(FillZero(c, out));
+    if (out->num_elements() == 0) return absl::OkStatus();
+    const int64_t inner = out->num_elements() / segments;
+    const T* const from = data.data<T>();
+    T* const to = out->data<T>();
+    using S = SumType<T>;
+    std::vector<S> sums(static_cast<size_t>(inner));
+    for (int64_t i = 0; i < n;) {
+      const int64_t segment = IntAt(ids, i);
+      std::fill(sums.begin(), sums.end(), S(0));
+      int64_t count = 0;
+      for (; i < n && IntAt(ids, i) == segment; ++i, ++count) {
+        const T* const row = from + IntAt(indices, i) * inner;
+        for (int64_t k = 0; k < inner; ++k) {
+          S& sum = sums[static_cast<size_t>(k)];
+          sum = accumulate::Add::Apply<S>(sum, static_cast<S>(row[k]));
+        }
+      }
+      for (int64_t k = 0; k < inner; ++k) {
+        const S sum = sums[static_cast<size_t>(k)];
+        to[segment * inner + k] =
+            static_cast<T>(kScale == Scale::kNone ? sum : sum / ScaleOf<S>(kScale, count));
+      }
+    }
+    return absl::OkStatus();
+  }
+};
+
+// Each row of the gradient, divided by its segment's scale, added to where the segment's rows were
+// taken from.
+template <typename T, Scale kScale>
+class SparseSegmentGradKernel : public Kernel {
+  absl::Status Compute(KernelContext* c) const override {
+    const Tensor& grad = c->input(0);
+    const Tensor& indices = c->input(1);
+    const Tensor& ids = c->input(2);
+    FERRY_RETURN_IF_ERROR(CheckSparse(grad, indices, ids));
+    if (c->input(3).rank() != 0) {
+      return InvalidArgument("output_dim0 should be a scalar, not shape ",
+                             c->input(3).shape().DebugString());
+    }
+    FERRY_ASSIGN_OR_RETURN(const int64_t rows, c->InputAsInt(3));
+    if (rows < 0) return InvalidArgument("output_dim0 must not be negative, found ", rows);
+    const auto d = grad.shape().dims();
+    const int64_t n = ids.num_elements(), segments = d[0];
+    std::vector<int64_t> counts(static_cast<size_t>(segments), 0);
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t segment = IntAt(ids, i), at = IntAt(indices, i);
+      if (segment < 0 || segment >= segments) {
+        return InvalidArgument("Segment id ", segment, " out of range [0, ", segments, ")");
+      }
+      if (at < 0 || at >= rows) {
+        return InvalidArgument("Index ", at, " out of range [0, ", rows, ")");
+      }
+      ++counts[static_cast<size_t>(segment)];
+    }
+    Ints dims(d.begin(), d.end());
+    dims[0] = rows;
+    FERRY_ASSIGN_OR_RETURN(TensorShape shape, TensorShape::Make(dims));
+    FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, shape));
+    FERRY_RETURN_IF_ERROR(FillZero(c, out));
+    if (out->num_elements() == 0) return absl::OkStatus();
+    const int64_t inner = out->num_elements() / rows;
+    const T* const from = grad.data<T>();
+    T* const to = out->data<T>();
+    using S = SumType<T>;
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t segment = IntAt(ids, i);
+      const S scale = ScaleOf<S>(kScale, counts[static_cast<size_t>(segment)]);
+      T* const row = to + IntAt(indices, i) * inner;
+      for (int64_t k = 0; k < inner; ++k) {
+        row[k] = static_cast<T>(static_cast<S>(row[k]) +
+                                static_cast<S>(from[segment * inner + k]) / scale);
+      }
+    }
+    return absl::OkStatus();
+  }
+};
+
+template <Scale kScale>
+struct Picked {
+  template <typename T>
+  using Kernel = SparseSegmentKernel<T, kScale>;
+  template <typename T>
+  using Grad = SparseSegmentGradKernel<T, kScale>;
+};
+
+absl::Status SparseSegmentShape(InferenceContext* c) {
+  FERRY_RETURN_IF_ERROR(c->WithRank(c->input(1), 1).status());
+  FERRY_RETURN_IF_ERROR(c->WithRank(c->input(2), 1).status());
+  FERRY_ASSIGN_OR_RETURN(PartialShape data, c->WithRankAtLeast(c->input(0), 1));
+  if (!data.known_rank()) return absl::OkStatus();
+  PartialShape out = {PartialShape::kUnknown};
+  if (c->num_inputs() > 3) {
+    FERRY_RETURN_IF_ERROR(c->WithRank(c->input(3), 0).status());
+    out = {c->ValueAsInt(3)};
+  }
+  for (int i = 1; i < data.rank(); ++i) out.AddDim(data.dim(i));
+  c->set_output(0, std::move(out));
+  return absl::OkStatus();
+}
+
+// SparseSegment<name>, the same WithNumSegments, and SparseSegment<name>Grad.
+template <Scale kScale>
+bool RegisterPicked(const std::string& name) {
+  const std::string base = "SparseSegment" + name, grad = base + "Grad";
+  for (const bool counted : {false, true}) {
+    const std::string op = base + (counted ? "WithNumSegments" : "");
+    OpBuilder b(op);
+    b.Input("data: T").Input("indices: Tidx").Input("segment_ids: Tsegmentids");
+    if (counted) b.Input("num_segments: Tnumsegments");
+    b.Output("output: T")
+        .Attr(kScale == Scale::kNone ? "T: realnumbertype" : "T: {bfloat16, half, float, double}")
+        .Attr("Tidx: {int32, int64} = DT_INT32");
+    if (counted) b.Attr("Tnumsegments: {int32, int64} = DT_INT32");
+    b.Attr("Tsegmentids: {int32, int64} = DT_INT32")
+        .Attr("sparse_gradient: bool = false")
+        .Shape(SparseSegmentShape)
+        .Gradient([grad](GradientContext* c) -> absl::Status {
+          const Scope& s = c->scope();
+          const auto one = [&s](int32_t i) { return ops::ConstVector<int32_t>(s, {i}); };
+          Output rows = ops::StridedSlice(s, ops::Shape(s, c->input(0)), one(0), one(1), one(1),
+                                          {/*begin=*/0, /*end=*/0, /*ellipsis=*/0,
+                                           /*new_axis=*/0, /*shrink_axis=*/1});
+          c->set_input_grad(0, NodeBuilder(s, grad)
+                                   .Input(c->grad(0))
+                                   .Input(c->input(1))
+                                   .Input(c->input(2))
+                                   .Input(rows)
+                                   .BuildOutput());
+          return s.status();
+        });
+    const OpBuilder::Registrar registrar(b);
+    if constexpr (kScale == Scale::kNone) {
+      RegisterCpu<Picked<kScale>::template Kernel>(NumberTypes(), op);
+    } else {
+      RegisterCpu<Picked<kScale>::template Kernel>(FloatTypes(), op);
+    }
+  }
+  const OpBuilder::Registrar registrar(OpBuilder(grad)
+                                           .Input("grad: T")
+                                           .Input("indices: Tidx")
+                                           .Input("segment_ids: Tsegmentids")
+                                           .Input("output_dim0: int32")
+                                           .Output("output: T")
+                                           .Attr("T: {bfloat16, half, float, double}")
+                                           .Attr("Tidx: {int32, int64} = DT_INT32")
+                                           .Attr("Tsegmentids: {int32, int64} = DT_INT32")
+                                           .Shape(SparseSegmentShape));
+  return RegisterCpu<Picked<kScale>::template Grad>(FloatTypes(), grad);
+}
+
+[[maybe_unused]] const bool picked = RegisterPicked<Scale::kNone>("Sum") &&
+                                     RegisterPicked<Scale::kMean>("Mean") &&
+                                     RegisterPicked<Scale::kSqrtN>("SqrtN");
+
+}  // namespace
+}  // namespace ferry
