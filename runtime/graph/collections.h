@@ -21,6 +21,7 @@ inline constexpr char kTrainableVariables[] = "trainable_variables";
 inline constexpr char kMovingAverageVariables[] = "moving_average_variables";
 inline constexpr char kGlobalStep[] = "global_step";
 inline constexpr char kTrainOp[] = "train_op";
+inline constexpr char kRegularizationLosses[] = "regularization_losses";
 
 // Whether TensorFlow writes the variables of this collection as VariableDefs. In any other, of the
 // user's own, they stand by their tensors' names, as nodes do.

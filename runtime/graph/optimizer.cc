@@ -1,4 +1,4 @@
-// Optimizers, gradient clipping, learning rate schedules.
+// Optimizers: gradients of a loss, and the ops that apply them.
 #include "runtime/graph/optimizer.h"
 
 #include <algorithm>
@@ -27,9 +27,29 @@ Output WithConst(const Scope& s, Output (*op)(const Scope&, Output, Output), con
   return op(s.WithOpName(sub.prefix() + "/"), c, y);
 }
 
-// The op of that name for the variable's kind.
-std::string ApplyOp(const char* op, const VariableHandle& var) {
-  return absl::StrCat(var.is_resource() ? "Resource" : "", op);
+// The update that is called `name`, for the variable's kind and the gradient's.
+std::string ApplyOp(const char* name, const VariableHandle& var, const Gradient& grad) {
+  return absl::StrCat(var.is_resource() ? "Resource" : "", grad.is_sparse() ? "Sparse" : "",
+                      "Apply", name);
+}
+
+// The gradient as such ops take it: with the indices behind the rows.
+void AddGradient(NodeBuilder* b, const Gradient& grad) {
+  b->Input(grad.values);
+  if (grad.is_sparse()) b->Input(grad.indices);
+}
+
+// With rows of the same index added up.
+Gradient WithoutDuplicates(const Scope& s, const Gradient& grad) {
+  Node* unique = NodeBuilder(s, "Unique").Input(grad.indices).Build();
+  if (unique == nullptr) return {};
+  Output rows = FirstElement(s, ops::Shape(s, Output(unique, 0)));
+  Output sums = NodeBuilder(s, "UnsortedSegmentSum")
+                    .Input(grad.values)
+                    .Input(Output(unique, 1))
+                    .Input(rows)
+                    .BuildOutput();
+  return {sums, Output(unique, 0), grad.dense_shape};
 }
 
 }  // namespace
@@ -55,7 +75,8 @@ std::vector<GradAndVar> Optimizer::ComputeGradients(const Scope& s, Output loss,
     var_list = *std::move(all);
     if (var_list.empty()) s.UpdateStatus(InvalidArgument("No variables to optimize"));
   }
-  std::vector<Output> xs, grads;
+  std::vector<Output> xs;
+  std::vector<Gradient> grads;
   for (const VariableHandle& v : var_list) xs.push_back(v.ref);
   s.UpdateStatus(AddSymbolicGradients(s, {loss}, xs, &grads, {}, {}, /*gate_gradients=*/true));
   for (size_t i = 0; s.ok() && i < var_list.size(); ++i) {
@@ -69,7 +90,7 @@ Node* Optimizer::ApplyGradients(const Scope& s, const std::vector<GradAndVar>& g
   if (!s.ok()) return nullptr;
   std::vector<VariableHandle> vars;
   for (const GradAndVar& gv : grads_and_vars) {
-    if (gv.grad.node != nullptr) vars.push_back(gv.var);
+    if (!gv.grad.empty()) vars.push_back(gv.var);
   }
   if (vars.empty()) {
     s.UpdateStatus(InvalidArgument(
@@ -85,10 +106,13 @@ Node* Optimizer::ApplyGradients(const Scope& s, const std::vector<GradAndVar>& g
   Prepare(scope);
   std::vector<Node*> updates;
   for (const GradAndVar& gv : grads_and_vars) {
-    if (gv.grad.node == nullptr) continue;
+    if (gv.grad.empty()) continue;
     const Scope update =
         scope.NewSubScope(absl::StrCat("update_", gv.var.name())).ColocateWith(gv.var.ref.node);
-    updates.push_back(ApplyDense(update, gv.var, gv.grad));
+    Gradient grad = gv.grad;
+    if (grad.is_sparse() && !TakesDuplicates()) grad = WithoutDuplicates(update, grad);
+    if (!s.ok()) return nullptr;
+    updates.push_back(Apply(update, gv.var, grad));
     if (!s.ok()) return nullptr;
   }
   std::vector<Node*> all = updates;
@@ -115,9 +139,10 @@ VariableHandle Optimizer::GetSlot(const VariableHandle& var, const std::string& 
   return it == slots_.end() ? VariableHandle() : it->second;
 }
 
-VariableHandle Optimizer::Slot(const Scope& s, const VariableHandle& var, const std::string& slot) {
+VariableHandle Optimizer::Slot(const Scope& s, const VariableHandle& var, const std::string& slot,
+                               const Initializer& initializer) {
   VariableHandle& h = slots_[{var.name(), slot}];
-  if (!h) h = MakeSlot(s, var, absl::StrCat(var.name(), "/", name_));
+  if (!h) h = MakeSlot(s, var, absl::StrCat(var.name(), "/", name_), initializer);
   return h;
 }
 
@@ -125,11 +150,22 @@ void GradientDescentOptimizer::Prepare(const Scope& s) {
   lr_ = learning_rate_.ToTensor(s, "learning_rate");
 }
 
-Node* GradientDescentOptimizer::ApplyDense(const Scope& s, const VariableHandle& var, Output grad) {
-  return NodeBuilder(s, ApplyOp("ApplyGradientDescent", var))
+Node* GradientDescentOptimizer::Apply(const Scope& s, const VariableHandle& var,
+                                      const Gradient& grad) {
+  Output lr = CastTo(s, lr_, var.dtype());
+  if (!grad.is_sparse()) {
+    return NodeBuilder(s, ApplyOp("GradientDescent", var, grad))
+        .Input(var.ref)
+        .Input(lr)
+        .Input(grad.values)
+        .Build();
+  }
+  const bool resource = var.is_resource();
+  Output values = resource ? ops::Neg(s, grad.values) : grad.values;
+  return NodeBuilder(s, resource ? "ResourceScatterAdd" : "ScatterSub")
       .Input(var.ref)
-      .Input(CastTo(s, lr_, var.dtype()))
-      .Input(grad)
+      .Input(grad.indices)
+      .Input(ops::Mul(s.WithOpName("mul"), values, lr))
       .Build();
 }
 
@@ -142,16 +178,12 @@ void MomentumOptimizer::Prepare(const Scope& s) {
   m_ = momentum_.ToTensor(s, "momentum");
 }
 
-Node* MomentumOptimizer::ApplyDense(const Scope& s, const VariableHandle& var, Output grad) {
+Node* MomentumOptimizer::Apply(const Scope& s, const VariableHandle& var, const Gradient& grad) {
   Output lr = CastTo(s, lr_, var.dtype()), momentum = CastTo(s, m_, var.dtype());
-  return NodeBuilder(s, ApplyOp("ApplyMomentum", var))
-      .Input(var.ref)
-      .Input(GetSlot(var, "momentum").ref)
-      .Input(lr)
-      .Input(grad)
-      .Input(momentum)
-      .Attr("use_nesterov", use_nesterov_)
-      .Build();
+  NodeBuilder b(s, ApplyOp("Momentum", var, grad));
+  b.Input(var.ref).Input(GetSlot(var, "momentum").ref).Input(lr);
+  AddGradient(&b, grad);
+  return b.Input(momentum).Attr("use_nesterov", use_nesterov_).Build();
 }
 
 void AdamOptimizer::CreateSlots(const Scope& s, const std::vector<VariableHandle>& vars) {
@@ -183,14 +215,78 @@ void AdamOptimizer::Prepare(const Scope& s) {
   epsilon_t_ = HyperParameter(epsilon_).ToTensor(s, "epsilon");
 }
 
-Node* AdamOptimizer::ApplyDense(const Scope& s, const VariableHandle& var, Output grad) {
-  NodeBuilder b(s, ApplyOp("ApplyAdam", var));
+Node* AdamOptimizer::Apply(const Scope& s, const VariableHandle& var, const Gradient& grad) {
+  if (grad.is_sparse()) return ApplySparse(s, var, grad);
+  NodeBuilder b(s, ApplyOp("Adam", var, grad));
   b.Input(var.ref).Input(GetSlot(var, "m").ref).Input(GetSlot(var, "v").ref);
   for (const Output& o :
        {beta1_power_.read, beta2_power_.read, lr_, beta1_t_, beta2_t_, epsilon_t_}) {
     b.Input(CastTo(s, o, var.dtype()));
   }
-  return b.Input(grad).Build();
+  return b.Input(grad.values).Build();
+}
+
+// There is no op for it: m and v decay as a whole and get the rows added, then all of the variable
+// moves.
+Node* AdamOptimizer::ApplySparse(const Scope& s, const VariableHandle& var, const Gradient& grad) {
+  const DType dtype = var.dtype();
+  const auto number = [&](Output o) { return CastTo(s, o, dtype); };
+  const auto power = [&](const VariableHandle& v) {
+    return number(v.is_resource() ? ReadValue(s, v) : v.read);
+  };
+  const auto one_minus = [&](Output x) { return WithConst(s, ops::Sub, "sub", dtype, 1, x); };
+  const auto mul = [&](Output x, Output y) { return ops::Mul(s.WithOpName("mul"), x, y); };
+  Output beta1_power, lr;
+  if (beta1_power_.is_resource()) {
+    Output root = ops::Sqrt(s, one_minus(power(beta2_power_)));
+    lr = mul(number(lr_), root);
+    beta1_power = power(beta1_power_);
+  } else {
+    beta1_power = power(beta1_power_);
+    Output beta2_power = power(beta2_power_);
+    lr = mul(number(lr_), ops::Sqrt(s, one_minus(beta2_power)));
+  }
+  lr = ops::RealDiv(s.WithOpName("truediv"), lr, one_minus(beta1_power));
+  Output beta1 = number(beta1_t_), beta2 = number(beta2_t_);
+  std::vector<Node*> done;
+  // The slot becomes decay * slot, plus `rows`; what it is then.
+  const auto advance = [&](const char* name, Output rows, Output decay) -> Output {
+    const VariableHandle slot = GetSlot(var, name);
+    if (!slot.is_resource()) {
+      Output now = mul(slot.read, decay);
+      Node* assign = ops::Assign(s, slot.ref, now, /*validate_shape=*/true,
+                                 /*use_locking=*/false)
+                         .node;
+      Output sum = NodeBuilder(s.WithControlDependencies({assign}), "ScatterAdd")
+                       .Input(slot.ref)
+                       .Input(grad.indices)
+                       .Input(rows)
+                       .BuildOutput();
+      done.push_back(sum.node);
+      return sum;
+    }
+    Node* assign = AssignTo(s, slot, mul(ReadValue(s, slot), decay));
+    Node* add = NodeBuilder(s.WithControlDependencies({assign}), "ResourceScatterAdd")
+                    .Input(slot.ref)
+                    .Input(grad.indices)
+                    .Input(rows)
+                    .Build();
+    if (add == nullptr) return Output();
+    Output now = ReadValue(s.WithControlDependencies({assign, add}), slot);
+    done.push_back(now.node);
+    return now;
+  };
+  Output m = advance("m", mul(grad.values, one_minus(beta1)), beta1);
+  Output squares = mul(grad.values, grad.values);
+  Output v = advance("v", mul(squares, one_minus(beta2)), beta2);
+  if (!s.ok()) return nullptr;
+  Output root = ops::Sqrt(s, v);
+  Output step = mul(lr, m);
+  Output below = ops::AddV2(s.WithOpName("add"), root, number(epsilon_t_));
+  step = ops::RealDiv(s.WithOpName("truediv"), step, below);
+  done.insert(done.begin(), var.is_resource() ? AssignSubTo(s, var, step)
+                                              : ops::AssignSub(s, var.ref, step).node);
+  return s.ok() ? ops::Group(s, done) : nullptr;
 }
 
 std::vector<Node*> AdamOptimizer::Finish(const Scope& scope, const std::vector<Node*>& updates) {
@@ -204,69 +300,132 @@ std::vector<Node*> AdamOptimizer::Finish(const Scope& scope, const std::vector<N
   return {first, advance(beta2_power_, beta2_t_)};
 }
 
-Output GlobalNorm(const Scope& s, const std::vector<Output>& grads) {
-  const Scope sub = s.NewSubScope("global_norm");
-  std::vector<Output> halves;
-  DType dtype = DType::kFloat;
-  for (const Output& g : grads) {
-    if (g.node == nullptr) continue;
-    dtype = BaseType(g.dtype());
-    halves.push_back(ops::L2Loss(sub.ColocateWith(g.node), g));
+void AdagradOptimizer::CreateSlots(const Scope& s, const std::vector<VariableHandle>& vars) {
+  if (initial_accumulator_value_ <= 0) {
+    s.UpdateStatus(InvalidArgument("initial_accumulator_value must be positive: ",
+                                   initial_accumulator_value_));
+    return;
   }
-  if (halves.empty()) {
-    s.UpdateStatus(InvalidArgument("the global norm of no gradients"));
-    return Output();
+  for (const VariableHandle& v : vars) {
+    Slot(s, v, "accumulator", ConstantInitializer(initial_accumulator_value_));
   }
-  Output sum = ops::ReduceSum(sub, ops::Pack(sub.WithOpName("stack"), halves));
-  Output two = ScalarConst(sub, dtype, 2);
-  return ops::Sqrt(sub.WithOpName("global_norm"), ops::Mul(sub.WithOpName("mul"), sum, two));
 }
 
-ClippedGradients ClipByGlobalNorm(const Scope& s, const std::vector<Output>& grads,
-                                  double clip_norm) {
-  ClippedGradients result;
-  result.norm = GlobalNorm(s, grads);
-  if (!s.ok()) return result;
-  const DType dtype = BaseType(result.norm.dtype());
-  const Scope clip = s.NewSubScope("clip_by_global_norm");
-  // clip_norm * min(1 / norm, 1 / clip_norm), plus norm - norm, which is 0 or NaN.
-  Output inverse = WithConst(clip, ops::RealDiv, "truediv", dtype, 1, result.norm);
-  Output one = ScalarConst(clip, dtype, 1);
-  const Scope most = clip.NewSubScope("truediv");
-  Output bound =
-      ops::RealDiv(AsScope(most), one, ScalarConst(most.WithOpName("y"), dtype, clip_norm));
-  Output scale =
-      WithConst(clip, ops::Mul, "mul", dtype, clip_norm, ops::Minimum(clip, inverse, bound));
-  Output nan = ops::Sub(clip.WithOpName("sub"), result.norm, result.norm);
-  scale = ops::AddV2(clip.WithOpName("add"), scale, nan);
-  for (size_t i = 0; i < grads.size(); ++i) {
-    if (grads[i].node == nullptr) {
-      result.grads.emplace_back();
-      continue;
+void AdagradOptimizer::Prepare(const Scope& s) {
+  lr_ = learning_rate_.ToTensor(s, "learning_rate");
+}
+
+Node* AdagradOptimizer::Apply(const Scope& s, const VariableHandle& var, const Gradient& grad) {
+  NodeBuilder b(s, ApplyOp("Adagrad", var, grad));
+  b.Input(var.ref).Input(GetSlot(var, "accumulator").ref).Input(CastTo(s, lr_, var.dtype()));
+  AddGradient(&b, grad);
+  return b.Build();
+}
+
+void AdadeltaOptimizer::CreateSlots(const Scope& s, const std::vector<VariableHandle>& vars) {
+  for (const VariableHandle& v : vars) {
+    for (const std::string& slot : SlotNames()) Slot(s, v, slot);
+  }
+}
+
+void AdadeltaOptimizer::Prepare(const Scope& s) {
+  lr_ = learning_rate_.ToTensor(s, "lr");
+  rho_t_ = HyperParameter(rho_).ToTensor(s, "rho");
+  epsilon_t_ = HyperParameter(epsilon_).ToTensor(s, "epsilon");
+}
+
+Node* AdadeltaOptimizer::Apply(const Scope& s, const VariableHandle& var, const Gradient& grad) {
+  NodeBuilder b(s, ApplyOp("Adadelta", var, grad));
+  b.Input(var.ref).Input(GetSlot(var, "accum").ref).Input(GetSlot(var, "accum_update").ref);
+  for (const Output& o : {lr_, rho_t_, epsilon_t_}) b.Input(CastTo(s, o, var.dtype()));
+  AddGradient(&b, grad);
+  return b.Build();
+}
+
+void RMSPropOptimizer::CreateSlots(const Scope& s, const std::vector<VariableHandle>& vars) {
+  for (const VariableHandle& v : vars) {
+    for (const std::string& slot : SlotNames()) {
+      Slot(s, v, slot, slot == "rms" ? OnesInitializer() : ZerosInitializer());
     }
-    const Scope near = clip.ColocateWith(grads[i].node);
-    Output scaled = ops::Mul(near.WithOpName("mul"), grads[i], scale);
-    result.grads.push_back(
-        ops::Identity(near.WithOpName(absl::StrCat("clip_by_global_norm/_", i)), scaled));
   }
-  return result;
 }
 
-Output ExponentialDecay(const Scope& s, double learning_rate, Output global_step,
-                        int64_t decay_steps, double decay_rate, bool staircase) {
-  const Scope sub = s.NewSubScope("ExponentialDecay");
-  Output initial =
-      ops::Const(sub.WithOpName("initial_learning_rate"), static_cast<float>(learning_rate));
-  const Scope steps = sub.NewSubScope("Cast"), rate = sub.NewSubScope("Cast");
-  Output n = decay_steps <= std::numeric_limits<int32_t>::max()
-                 ? ops::Const(steps.WithOpName("x"), static_cast<int32_t>(decay_steps))
-                 : ops::Const(steps.WithOpName("x"), decay_steps);
-  Output decay = ops::Cast(AsScope(steps), n, DType::kFloat);
-  Output base = ops::Const(rate.WithOpName("x"), static_cast<float>(decay_rate));
-  Output step = CastTo(sub, global_step, DType::kFloat);
-  Output power = ops::RealDiv(sub.WithOpName("truediv"), step, decay);
-  if (staircase) power = ops::Floor(sub, power);
-  return ops::Mul(AsScope(sub), initial, ops::Pow(sub, base, power));
+void RMSPropOptimizer::Prepare(const Scope& s) {
+  lr_ = learning_rate_.ToTensor(s, "learning_rate");
+  decay_t_ = HyperParameter(decay_).ToTensor(s, "decay");
+  momentum_t_ = momentum_.ToTensor(s, "momentum");
+  epsilon_t_ = HyperParameter(epsilon_).ToTensor(s, "epsilon");
+}
+
+Node* RMSPropOptimizer::Apply(const Scope& s, const VariableHandle& var, const Gradient& grad) {
+  NodeBuilder b(s, ApplyOp(centered_ ? "CenteredRMSProp" : "RMSProp", var, grad));
+  b.Input(var.ref);
+  if (centered_) b.Input(GetSlot(var, "mg").ref);
+  b.Input(GetSlot(var, "rms").ref).Input(GetSlot(var, "momentum").ref);
+  for (const Output& o : {lr_, decay_t_, momentum_t_, epsilon_t_}) {
+    b.Input(CastTo(s, o, var.dtype()));
+  }
+  AddGradient(&b, grad);
+  return b.Build();
+}
+
+void FtrlOptimizer::CreateSlots(const Scope& s, const std::vector<VariableHandle>& vars) {
+  const auto check = [&](const char* name, double value, bool fits, const char* demand) {
+    if (!fits) s.UpdateStatus(InvalidArgument(name, " ", value, " needs to be ", demand));
+  };
+  const FtrlOptions& o = options_;
+  check("initial_accumulator_value", o.initial_accumulator_value, o.initial_accumulator_value >= 0,
+        "positive or zero");
+  check("learning_rate_power", o.learning_rate_power, o.learning_rate_power <= 0,
+        "negative or zero");
+  check("l1_regularization_strength", o.l1_regularization_strength,
+        o.l1_regularization_strength >= 0, "positive or zero");
+  check("l2_regularization_strength", o.l2_regularization_strength,
+        o.l2_regularization_strength >= 0, "positive or zero");
+  check("l2_shrinkage_regularization_strength", o.l2_shrinkage_regularization_strength,
+        o.l2_shrinkage_regularization_strength >= 0, "positive or zero");
+  if (!s.ok()) return;
+  const Initializer filled = [this](const Scope& in, const TensorShape& shape, DType dtype) {
+    Output ones = OnesInitializer()(in, shape, dtype);
+    const Scope mul = in.NewSubScope("mul");
+    Output y = ScalarConst(mul.WithOpName("y"), dtype, options_.initial_accumulator_value);
+    return ops::Mul(in.WithOpName(mul.prefix() + "/"), ones, y);
+  };
+  for (const VariableHandle& v : vars) {
+    Slot(s, v, "accum", filled);
+    Slot(s, v, "linear");
+  }
+}
+
+void FtrlOptimizer::Prepare(const Scope& s) {
+  const auto number = [&s](const char* name, double value) {
+    return HyperParameter(value).ToTensor(s, name);
+  };
+  lr_ = learning_rate_.ToTensor(s, "learning_rate");
+  l1_ = number("l1_regularization_strength", options_.l1_regularization_strength);
+  // l2 + beta / (2 * lr), for a rate that may be 0.
+  const Scope most = s.NewSubScope("Maximum");
+  Output rate = learning_rate_.ToTensor(most, "x");
+  const DType dtype = BaseType(rate.dtype());
+  Output least = ScalarConst(most.WithOpName("y"), dtype, 1e-36);
+  Output twice = WithConst(s, ops::Mul, "mul", dtype, 2, ops::Maximum(AsScope(most), rate, least));
+  Output smoothing = WithConst(s, ops::RealDiv, "truediv", dtype, options_.beta, twice);
+  l2_ = WithConst(s, ops::AddV2, "add", dtype, options_.l2_regularization_strength, smoothing);
+  number("beta", options_.beta);
+  shrinkage_ =
+      number("l2_shrinkage_regularization_strength", options_.l2_shrinkage_regularization_strength);
+  power_ = number("learning_rate_power", options_.learning_rate_power);
+}
+
+Node* FtrlOptimizer::Apply(const Scope& s, const VariableHandle& var, const Gradient& grad) {
+  const bool shrinks = options_.l2_shrinkage_regularization_strength > 0;
+  NodeBuilder b(s, ApplyOp(shrinks ? "FtrlV2" : "Ftrl", var, grad));
+  b.Input(var.ref).Input(GetSlot(var, "accum").ref).Input(GetSlot(var, "linear").ref);
+  AddGradient(&b, grad);
+  b.Input(CastTo(s, lr_, var.dtype())).Input(CastTo(s, l1_, var.dtype()));
+  b.Input(CastTo(s, l2_, var.dtype()));
+  if (shrinks) b.Input(CastTo(s, shrinkage_, var.dtype()));
+  return b.Input(CastTo(s, power_, var.dtype())).Build();
 }
 
 }  // namespace ferry

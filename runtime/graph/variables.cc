@@ -442,7 +442,56 @@ VariableHandle GetVariable(const Scope& s, const std::string& name, const Tensor
                   return initializer(own.NewSubScope("Initializer").WithDevice(""), shape, dtype);
                 },
                 /*own_group=*/true};
-  return Create(s, v, options);
+  const VariableHandle h = Create(s, v, options);
+  if (h && options.regularizer) {
+    const Scope own = s.WithPrefix("").WithNoControlDependencies().ColocateWith(h.ref.node);
+    Output loss = options.regularizer(own.NewSubScope(h.name() + "/Regularizer"), h.read);
+    if (loss.node == nullptr) return s.ok() ? h : VariableHandle();
+    s.UpdateStatus(AddNodeToCollection(s.graph(), kRegularizationLosses, loss.name()));
+  }
+  return h;
+}
+
+Regularizer L1Regularizer(double scale) {
+  return [scale](const Scope& s, Output weights) {
+    const Scope sub = s.NewSubScope("l1_regularizer");
+    Output factor = NumberConst(sub.WithOpName("scale"), BaseType(weights.dtype()), scale);
+    Output sum = ops::ReduceSum(sub, ops::Abs(sub, weights));
+    return ops::Mul(AsScope(sub), factor, sum);
+  };
+}
+
+Regularizer L2Regularizer(double scale) {
+  return [scale](const Scope& s, Output weights) {
+    const Scope sub = s.NewSubScope("l2_regularizer");
+    Output factor = NumberConst(sub.WithOpName("scale"), BaseType(weights.dtype()), scale);
+    return ops::Mul(AsScope(sub), factor, ops::L2Loss(sub, weights));
+  };
+}
+
+Regularizer L1L2Regularizer(double scale_l1, double scale_l2) {
+  return [=](const Scope& s, Output weights) {
+    const Scope sub = s.NewSubScope("l1_l2_regularizer");
+    Output l1 = L1Regularizer(scale_l1)(sub, weights);
+    return ops::AddN(AsScope(sub), {l1, L2Regularizer(scale_l2)(sub, weights)});
+  };
+}
+
+Output RegularizationLoss(const Scope& s) {
+  const Scope named = s.DefaultOpName("total_regularization_loss");
+  absl::StatusOr<std::vector<std::string>> names =
+      GetNodeCollection(*s.graph(), kRegularizationLosses);
+  s.UpdateStatus(names.status());
+  if (!names.ok()) return Output();
+  std::vector<Output> losses;
+  for (const std::string& name : *names) {
+    absl::StatusOr<Output> loss = s.graph()->FindOutput(name);
+    s.UpdateStatus(loss.status());
+    if (!loss.ok()) return Output();
+    losses.push_back(*loss);
+  }
+  if (losses.empty()) return ops::Const<float>(named, 0);
+  return ops::AddN(named, losses);
 }
 
 VariableHandle MakeVariable(const Scope& s, const std::string& name, const Tensor& initial_value,
@@ -492,7 +541,8 @@ Output InitializedValue(const Scope& scope, const VariableHandle& v) {
       [&](const Scope&) { return v.initial_value; });
 }
 
-VariableHandle MakeSlot(const Scope& s, const VariableHandle& primary, const std::string& name) {
+VariableHandle MakeSlot(const Scope& s, const VariableHandle& primary, const std::string& name,
+                        const Initializer& initializer) {
   if (!s.ok()) return VariableHandle();
   absl::StatusOr<TensorShape> shape = primary.shape().ToTensorShape();
   if (!shape.ok()) {
@@ -501,7 +551,7 @@ VariableHandle MakeSlot(const Scope& s, const VariableHandle& primary, const std
   }
   VariableOptions options;
   options.trainable = false;
-  options.initializer = ZerosInitializer();
+  options.initializer = initializer;
   options.use_resource = primary.is_resource();
   const std::string full = s.graph()->UniqueName(name, /*mark_as_used=*/false);
   if (primary.slice) {

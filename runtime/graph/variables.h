@@ -81,8 +81,20 @@ enum class Reuse {
   kAuto,  // It is made where it doesn't.
 };
 
+// What a variable's values add to the loss, a scalar, under the scope "<variable>/Regularizer".
+using Regularizer = std::function<Output(const Scope& s, Output weights)>;
+
+// scale * the sum of all magnitudes.
+Regularizer L1Regularizer(double scale);
+// scale * half the sum of all squares.
+Regularizer L2Regularizer(double scale);
+// Both.
+Regularizer L1L2Regularizer(double scale_l1, double scale_l2);
+
 struct VariableOptions {
   Initializer initializer;
+  // Its term joins the collection kRegularizationLosses when the variable is made.
+  Regularizer regularizer = nullptr;
   bool trainable = true;
   // Besides kTrainableVariables, which `trainable` decides.
   std::vector<std::string> collections = {kGlobalVariables};
@@ -114,9 +126,14 @@ VariableHandle MakeVariable(const Scope& s, const std::string& name, Output init
 // tf.cond in `s`.
 Output InitializedValue(const Scope& s, const VariableHandle& v);
 
-// What tf.train's slots are: a variable of `name` (a full one, made unique), zero at first, with the
-// shape and dtype of `primary` and colocated with it. Not trainable.
-VariableHandle MakeSlot(const Scope& s, const VariableHandle& primary, const std::string& name);
+// What tf.train's slots are: a variable of `name` (a full one, made unique), with the shape and
+// dtype of `primary` and colocated with it. Not trainable.
+VariableHandle MakeSlot(const Scope& s, const VariableHandle& primary, const std::string& name,
+                        const Initializer& initializer = ZerosInitializer());
+
+// The sum of the collection kRegularizationLosses, "total_regularization_loss"; a constant 0 when
+// there are none. To be added to the loss that is minimised.
+Output RegularizationLoss(const Scope& s);
 
 // The variables of a collection, in their order; InvalidArgument / NotFound when an entry doesn't
 // fit the graph.
