@@ -1,5 +1,6 @@
 // Ops that pass values on unchanged or not at all: constants, placeholders, Identity and its kin,
-// conditionals (Switch, Merge and their forms on references).
+// conditionals (Switch, Merge and their forms on references), loops (Enter, Exit, NextIteration,
+// LoopCond).
 #include <algorithm>
 #include <memory>
 #include <string>
@@ -23,7 +24,11 @@ bool RegisterPassing(const char* op, const char* attr, const char* host_memory =
   for (const DeviceType device : {DeviceType::kCpu, DeviceType::kGpu}) {
     KernelBuilder b(op);
     b.Device(device);
-    if (attr && device == DeviceType::kGpu) b.Type(attr, kGpuTypes);
+    if (attr && device == DeviceType::kGpu) {
+      std::vector<DType> types = kGpuTypes;
+      types.push_back(DType::kResource);  // Handles of the GPU's variables.
+      b.Type(attr, std::move(types));
+    }
     if (host_memory) b.HostMemory(host_memory);
     b.template Make<K>();
     const KernelBuilder::Registrar registrar(b);
@@ -124,6 +129,15 @@ class IdentityKernel : public Kernel {
 class IdentityNKernel : public Kernel {
   absl::Status Compute(KernelContext* c) const override {
     for (int i = 0; i < c->num_inputs(); ++i) {
+      const DType type = c->output_type(i);
+      if (type == DType::kResource && c->variable(i)) {
+        c->SetOutputVariable(i, c->variable(i));
+        continue;
+      }
+      if (type == DType::kResource || type == DType::kVariant) {
+        c->SetOutput(i, c->input(i));  // What these hold never changes in place.
+        continue;
+      }
       FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(i, c->input(i).shape()));
       FERRY_RETURN_IF_ERROR(c->Copy(c->input(i), out));
     }
@@ -367,6 +381,88 @@ FERRY_OP("RefMerge")
     RegisterPassing<RefSwitchKernel>("RefSwitch", "T", "pred") &&
     RegisterPassing<MergeKernel<false>>("Merge", "T", "value_index") &&
     RegisterPassing<MergeKernel<true>>("RefMerge", "T", "value_index");
+
+// ---- Loops ----
+// Plans take these apart (runtime/session/frames.h): their kernels serve outside of a loop, where
+// only LoopCond has a meaning, and tell where values lie.
+
+// What enters changes from one iteration to the next, unless it is constant.
+absl::Status EnterShape(InferenceContext* c) {
+  FERRY_ASSIGN_OR_RETURN(const bool constant, c->Attr<bool>("is_constant"));
+  c->set_output(0, constant ? c->input(0) : PartialShape());
+  return absl::OkStatus();
+}
+
+FERRY_OP("Enter")
+    .Input("data: T")
+    .Output("output: T")
+    .Attr("T: type")
+    .Attr("frame_name: string")
+    .Attr("is_constant: bool = false")
+    .Attr("parallel_iterations: int = 10")
+    .Shape(EnterShape)
+    .AliasesInput(0);
+FERRY_OP("RefEnter")
+    .Input("data: Ref(T)")
+    .Output("output: Ref(T)")
+    .Attr("T: type")
+    .Attr("frame_name: string")
+    .Attr("is_constant: bool = false")
+    .Attr("parallel_iterations: int = 10")
+    .AllowsUninitializedInput()
+    .Shape(UnchangedShape)
+    .AliasesInput(0);
+FERRY_OP("Exit")
+    .Input("data: T")
+    .Output("output: T")
+    .Attr("T: type")
+    .Shape(UnchangedShape)
+    .AliasesInput(0);
+FERRY_OP("RefExit")
+    .Input("data: Ref(T)")
+    .Output("output: Ref(T)")
+    .Attr("T: type")
+    .AllowsUninitializedInput()
+    .Shape(UnchangedShape)
+    .AliasesInput(0);
+FERRY_OP("NextIteration")
+    .Input("data: T")
+    .Output("output: T")
+    .Attr("T: type")
+    .Shape(UnchangedShape)
+    .AliasesInput(0);
+FERRY_OP("RefNextIteration")
+    .Input("data: Ref(T)")
+    .Output("output: Ref(T)")
+    .Attr("T: type")
+    .AllowsUninitializedInput()
+    .Shape(UnchangedShape)
+    .AliasesInput(0);
+FERRY_OP("LoopCond")
+    .Input("input: bool")
+    .Output("output: bool")
+    .Shape([](InferenceContext* c) -> absl::Status {
+      FERRY_RETURN_IF_ERROR(c->WithRank(c->input(0), 0).status());
+      c->set_output(0, PartialShape::Scalar());
+      return absl::OkStatus();
+    })
+    .NotDifferentiable()
+    .AliasesInput(0);
+
+FERRY_KERNEL("LoopCond")
+    .Device(DeviceType::kCpu)
+    .Make<IdentityKernel>();
+FERRY_KERNEL("LoopCond")
+    .Device(DeviceType::kGpu)
+    .HostMemory("input")
+    .HostMemory("output")
+    .Make<IdentityKernel>();
+[[maybe_unused]] const bool loops =
+    RegisterPassing<IdentityKernel>("Enter", "T") && RegisterPassing<IdentityKernel>("Exit", "T") &&
+    RegisterPassing<IdentityKernel>("NextIteration", "T") &&
+    RegisterPassing<RefIdentityKernel>("RefEnter", "T") &&
+    RegisterPassing<RefIdentityKernel>("RefExit", "T") &&
+    RegisterPassing<RefIdentityKernel>("RefNextIteration", "T");
 
 }  // namespace
 }  // namespace ferry

@@ -482,12 +482,6 @@ absl::StatusOr<proto::MetaGraphDef> LoadSavedModelInto(Session* session, const s
       const absl::Status restored = session->Run(
           {{imported.saver_def.filename_tensor_name(), Tensor::Scalar<std::string>(prefix)}}, {},
           {imported.saver_def.restore_op_name()}, nullptr);
-      if (absl::IsUnimplemented(restored) && meta.graph_def().library().function_size() > 0) {
-        return Unimplemented("'", dir,
-                             "' is a SavedModel of functions, as TensorFlow 2 writes them; "
-                             "export it with tf.compat.v1.saved_model, or freeze it (",
-                             restored.message(), ")");
-      }
       if (!restored.ok()) {
         return Annotate(restored, absl::StrCat("restoring the variables of '", dir, "'"));
       }

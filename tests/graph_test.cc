@@ -440,7 +440,8 @@ TEST(ImportGraphDef, LoopsOnlyThroughNextIteration) {
   (*merge->mutable_attr())["T"] = MakeAttr(DType::kFloat);
   (*merge->mutable_attr())["N"] = MakeAttr(2);
   AddIdentity(&def, "body", {"merge"});
-  AddDef(&def, "next", "NextIteration", {"body"});
+  proto::NodeDef* next = AddDef(&def, "next", "NextIteration", {"body"});
+  (*next->mutable_attr())["T"] = MakeAttr(DType::kFloat);
   Graph g;
   absl::Status s = ImportGraphDef({}, def, &g);
   ASSERT_TRUE(s.ok()) << s;
@@ -451,7 +452,6 @@ TEST(ImportGraphDef, LoopsOnlyThroughNextIteration) {
   EXPECT_EQ(out.node(1).input(1), "next");
 
   def.mutable_node(3)->set_op("Identity");
-  (*def.mutable_node(3)->mutable_attr())["T"] = MakeAttr(DType::kFloat);
   EXPECT_THAT(ImportError(def), HasSubstr("cycle that no NextIteration closes: 'merge' <- 'next' "
                                           "<- 'body' <- 'merge'"));
 }

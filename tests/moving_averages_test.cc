@@ -300,7 +300,7 @@ TEST_F(MovingAveragesTest, RestoresShadowsIntoVariables) {
   Graph other;
   Scope s(&other);
   VariableHandle w = MakeVariable(s, "v", Tensor::Scalar(0.0f));
-  MakeVariable(s, "local", Tensor::Scalar(1.0f), {nullptr, false, {kLocalVariables}});
+  MakeVariable(s, "local", Tensor::Scalar(1.0f), {nullptr, nullptr, false, {kLocalVariables}});
   GetOrCreateGlobalStep(s);
   SaverOptions options;
   auto map = ExponentialMovingAverage(0.99).variables_to_restore(other);

@@ -100,6 +100,7 @@ std::vector<std::pair<std::string, Tensor>> InputsOf(const OpCase& c) {
 proto::GraphDef GraphOf(const OpCase& c, Inputs how, const std::string& device) {
   proto::GraphDef graph;
   graph.mutable_versions()->set_producer(1882);
+  if (c.library) *graph.mutable_library() = *c.library;
   if (how == Inputs::kOwned) AddConst(&graph, c.name + "/true", Tensor::Scalar<bool>(true));
   for (const auto& [name, value] : InputsOf(c)) {
     if (how == Inputs::kConst) {
@@ -165,10 +166,14 @@ absl::StatusOr<std::vector<OpCase>> LoadOpCases(const std::string& file) {
   proto::GraphDef graph;
   if (!in || !graph.ParseFromIstream(&in)) return NotFound("can't read ", path);
   std::vector<OpCase> cases;
+  std::shared_ptr<const proto::FunctionDefLibrary> library;
+  if (graph.library().function_size() > 0) {
+    library = std::make_shared<const proto::FunctionDefLibrary>(graph.library());
+  }
   for (const proto::NodeDef& n : graph.node()) {
     const size_t slash = n.name().find('/');
     const std::string name = n.name().substr(0, slash), part = n.name().substr(slash + 1);
-    if (cases.empty() || cases.back().name != name) cases.push_back({name, {}, {}});
+    if (cases.empty() || cases.back().name != name) cases.push_back({name, {}, {}, library});
     OpCase& c = cases.back();
     bool value = false;  // "in0", "tol" …
     for (absl::string_view kind : {"in", "expect", "grad", "dy", "tol", "rtol", "error", "init",

@@ -4,6 +4,7 @@
 #define FERRY_TESTS_OP_CASES_H_
 
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,7 @@ struct OpCase {
   std::string name;
   std::vector<proto::NodeDef> nodes;     // name/op, and those between the inputs and it.
   std::map<std::string, Tensor> values;  // The Consts: "in0", "expect1", "tol", …
+  std::shared_ptr<const proto::FunctionDefLibrary> library;  // The file's; null if it has none.
 };
 
 // The cases of a file such as "op_cases/binary.pb" (below tests/testdata), in its order.

@@ -48,6 +48,28 @@ TEST(SavedModelInterop, Linear) {
   }
 }
 
+// Of TensorFlow 2: the signature calls a function with a loop and a conditional, and the variables
+// are restored by another.
+TEST(SavedModelInterop, Functions) {
+  const auto model = LoadSavedModel({}, kTheirs + "functions", {kServe});
+  ASSERT_TRUE(model.ok()) << model.status();
+  const auto& signature = model->meta_graph.signature_def().at(kDefaultServingSignature);
+  const std::string x = signature.inputs().at("x").name();
+  const std::string y = signature.outputs().at("y").name();
+  const std::string count = signature.outputs().at("count").name();
+  Session* const session = model->session.get();
+  std::vector<Tensor> out;
+  absl::Status s = session->Run({{x, Tensor::Of<float>({1, 1}, TensorShape({1, 2}))}}, {y, count},
+                                {}, &out);
+  ASSERT_TRUE(s.ok()) << s;
+  EXPECT_THAT(out[0].span<float>(), ElementsAre(11.5, 30.25));
+  EXPECT_EQ(out[1].scalar<int64_t>(), 6);
+  s = session->Run({{x, Tensor::Of<float>({1, 10}, TensorShape({1, 2}))}}, {y, count}, {}, &out);
+  ASSERT_TRUE(s.ok()) << s;
+  EXPECT_THAT(out[0].span<float>(), ElementsAre(-11.5, -273.25));
+  EXPECT_EQ(out[1].scalar<int64_t>(), 7);
+}
+
 TEST(SavedModelInterop, TagsInAnyOrder) {
   const auto model = LoadSavedModel({}, kTheirs + "two", {"gpu", "train"});
   ASSERT_TRUE(model.ok()) << model.status();

@@ -21,6 +21,7 @@
 #include "runtime/base/file_system.h"
 #include "runtime/base/status.h"
 #include "runtime/base/thread_pool.h"
+#include "runtime/op/op_def.h"
 #include "saver/checkpoint_reader.h"
 #include "saver/checkpoint_state.h"
 #include "saver/freeze.h"
@@ -31,6 +32,7 @@
 #include "tools/graph_drawing.h"
 #include "tools/graph_summary.h"
 #include "tools/npy.h"
+#include "tools/op_table.h"
 #include "tools/run_graph.h"
 #include "tools/train.h"
 
@@ -569,6 +571,44 @@ struct ConvertCommand {
   }
 };
 
+// ---- ops ----
+struct OpsCommand {
+  std::vector<std::string> names;
+  bool markdown = false, json = false;
+
+  void Register(CLI::App* app) {
+    app->add_option("names", names, "Of these ops only");
+    auto* as_page = app->add_flag("--markdown", markdown, "Print a page in Markdown");
+    app->add_flag("--json", json, "Print one JSON object")->excludes(as_page);
+  }
+
+  absl::Status Run() {
+    std::vector<OpTableRow> rows;
+    for (const OpTableRow& row : OpTable()) {
+      if (names.empty() || std::find(names.begin(), names.end(), row.op) != names.end()) {
+        rows.push_back(row);
+      }
+    }
+    for (const std::string& name : names) {
+      if (FindOp(name) == nullptr) return NotFound("there is no op '", name, "'");
+    }
+    if (markdown) {
+      Say("{}", OpTableMarkdown(rows));
+      return absl::OkStatus();
+    }
+    Json ops = Json::array();
+    for (const OpTableRow& r : rows) {
+      if (json) {
+        ops.push_back({{"op", r.op}, {"cpu", r.cpu}, {"gpu", r.gpu}, {"gradient", r.gradient}});
+      } else {
+        Say("{}\n  CPU       {}\n  GPU       {}\n  gradient  {}\n", r.op, r.cpu, r.gpu, r.gradient);
+      }
+    }
+    if (json) Print({{"ops", ops}});
+    return absl::OkStatus();
+  }
+};
+
 // ---- bench ----
 struct BenchCommand {
   BenchOptions options;
@@ -639,6 +679,7 @@ int Main(int argc, char** argv) {
   RunCommand run;
   FreezeCommand freeze;
   ConvertCommand convert;
+  OpsCommand ops;
   BenchCommand bench;
   Add(&app, "train", "Train on digits; resumes from the newest checkpoint", &train, &status);
   Add(&app, "inspect", "List a checkpoint's tensors, or print one", &inspect, &status);
@@ -648,6 +689,7 @@ int Main(int argc, char** argv) {
   Add(&app, "freeze", "Make one file of a graph and its variables' values", &freeze, &status);
   Add(&app, "convert", "Copy tensors between checkpoints, .safetensors and .npz files", &convert,
       &status);
+  Add(&app, "ops", "List the ops, with the dtypes of their kernels", &ops, &status);
   Add(&app, "bench", "Measure saving, restoring, running and training", &bench, &status);
   // The parser would only say that a command is needed.
   const auto is_first = [&](const CLI::App* sub) { return sub->get_name() == argv[1]; };

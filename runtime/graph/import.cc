@@ -9,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "google/protobuf/util/message_differencer.h"
 #include "runtime/base/status.h"
 #include "runtime/graph/graph.h"
 
@@ -45,7 +46,7 @@ class GraphImporter {
   absl::Status ReadInputs();
   absl::Status ChooseNames();
   absl::Status MakeNodes();
-  void MergeVersionsAndLibrary();
+  absl::Status MergeVersionsAndLibrary();
   absl::Status Return(ImportResults* results) const;
 
  private:
@@ -345,7 +346,7 @@ absl::Status GraphImporter::DescribeCycle(const std::vector<int>& pending) const
                          def_.node(at).name(), "'");
 }
 
-void GraphImporter::MergeVersionsAndLibrary() {
+absl::Status GraphImporter::MergeVersionsAndLibrary() {
   // The versions of a graph are those that all its parts agree with.
   proto::VersionDef* versions = graph_->mutable_versions();
   versions->set_producer(std::min(versions->producer(), def_.versions().producer()));
@@ -354,12 +355,21 @@ void GraphImporter::MergeVersionsAndLibrary() {
     const auto& have = versions->bad_consumers();
     if (std::find(have.begin(), have.end(), bad) == have.end()) versions->add_bad_consumers(bad);
   }
-  absl::flat_hash_set<std::string> functions;
-  for (const auto& f : graph_->library_.function()) functions.insert(f.signature().name());
+  absl::flat_hash_map<std::string, const proto::FunctionDef*> functions;
+  for (const auto& f : graph_->library_.function()) functions[f.signature().name()] = &f;
+  std::vector<const proto::FunctionDef*> fresh;
   for (const auto& f : def_.library().function()) {
-    if (functions.insert(f.signature().name()).second) *graph_->library_.add_function() = f;
+    const auto [known, is_new] = functions.try_emplace(f.signature().name(), &f);
+    if (is_new) {
+      fresh.push_back(&f);
+    } else if (!google::protobuf::util::MessageDifferencer::Equals(*known->second, f)) {
+      return InvalidArgument("Cannot add function '", f.signature().name(),
+                             "' because a different function with the same name already exists.");
+    }
   }
+  for (const proto::FunctionDef* f : fresh) *graph_->library_.add_function() = *f;
   for (const auto& g : def_.library().gradient()) *graph_->library_.add_gradient() = g;
+  return absl::OkStatus();
 }
 
 absl::Status GraphImporter::Return(ImportResults* results) const {
@@ -392,7 +402,7 @@ absl::Status ImportGraphDef(const ImportOptions& options, const proto::GraphDef&
   FERRY_RETURN_IF_ERROR(importer.ChooseNames());
 
   FERRY_RETURN_IF_ERROR(importer.MakeNodes());
-  importer.MergeVersionsAndLibrary();
+  FERRY_RETURN_IF_ERROR(importer.MergeVersionsAndLibrary());
   return importer.Return(results);
 }
 

@@ -247,4 +247,12 @@ absl::StatusOr<const KernelDef*> FindKernel(const std::string& op, DeviceType de
                        absl::StrJoin(asked, " "), "; there is one for ", absl::StrJoin(have, ", "));
 }
 
+std::vector<const KernelDef*> KernelsOf(const std::string& op, DeviceType device) {
+  std::vector<const KernelDef*> all;
+  auto it = Kernels().find({op, device});
+  if (it == Kernels().end()) return all;
+  for (const KernelDef& def : it->second) all.push_back(&def);
+  return all;
+}
+
 }  // namespace ferry

@@ -285,6 +285,9 @@ class KernelBuilder {
 absl::StatusOr<const KernelDef*> FindKernel(const std::string& op, DeviceType device,
                                             const AttrMap& attrs);
 
+// All kernels of the op on that device.
+std::vector<const KernelDef*> KernelsOf(const std::string& op, DeviceType device);
+
 }  // namespace ferry
 
 #endif  // FERRY_RUNTIME_OP_KERNEL_H_

@@ -3,10 +3,12 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/base/optimization.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "runtime/base/flush_denormals.h"
 #include "runtime/base/status.h"
+#include "runtime/op/ending_input.h"
 
 namespace ferry {
 
@@ -45,6 +47,12 @@ class Frame {
     for (size_t r = 0; r < registers_.size(); ++r) {
       registers_[r].allocator = plan.register_allocators_[r];
     }
+    inner_.resize(static_cast<size_t>(plan.num_inner_));
+    for (const Plan::Step& s : plan.steps_) {
+      if (!s.loop) continue;
+      inner_[static_cast<size_t>(s.inner)] = std::make_unique<Frame>(*s.loop->plan);
+      inner_[static_cast<size_t>(s.inner)]->next_.resize(s.loop->variables.size());
+    }
     dead_steps_.resize(plan.steps_.size());
     events_.resize(static_cast<size_t>(plan.num_events_));
     staging_.resize(static_cast<size_t>(plan.num_events_));
@@ -52,7 +60,11 @@ class Frame {
 
   // Lets go of memory that isn't the frame's own, so that feeds and large results don't live on.
   void DropBorrowed() {
-    for (int slot : plan_.feed_slots_) slots_[static_cast<size_t>(slot)].tensor = Tensor();
+    for (int s : plan_.feed_slots_) {
+      Slot& slot = slots_[static_cast<size_t>(s)];
+      if (!slot.reg) slot.tensor = Tensor();
+      slot.variable = nullptr;
+    }
     if (!run_.borrowed) return;
     run_.borrowed = false;
     for (const Plan::Step& s : plan_.steps_) {
@@ -64,6 +76,76 @@ class Frame {
     }
   }
 
+  // Makes `slot`, of this frame, the value of `from`, which belongs to another one.
+  void Share(const Slot& from, Slot* slot) {
+    KernelContext::Unbind(slot);
+    slot->variable = from.variable;
+    slot->tensor = from.variable ? Tensor() : from.tensor;
+    slot->dead = from.dead;
+    run_.borrowed = true;
+  }
+
+  // Step t is a loop, whose state `inner` is: gives it its values, and takes the results. What the
+  // last pass left goes first, so that its memory can be used again.
+  void EnterLoop(size_t t, const Plan::Loop& loop, Frame* inner) {
+    const KernelContext& c = contexts_[t];
+    for (size_t o = 0; o < loop.exits.size(); ++o) c.outputs_[o].tensor = Tensor();
+    for (size_t i = 0; i < loop.enters.size(); ++i) {
+      inner->Share(*c.inputs_[i], &inner->slots_[static_cast<size_t>(loop.enters[i])]);
+    }
+  }
+  void LeaveLoop(size_t t, const Plan::Loop& loop, const Frame& inner) {
+    const KernelContext& c = contexts_[t];
+    for (size_t o = 0; o < loop.exits.size(); ++o) {
+      Share(inner.slots_[static_cast<size_t>(loop.exits[o])], &c.outputs_[o]);
+    }
+  }
+
+  // Gives the loop's variables the values of the next iteration. A value that lies in the memory of
+  // its step exchanges that with the variable's; one that was made in place is there already; any
+  // other is shared, and what would write to it next sees that from the buffer's count.
+  void Advance(const Plan::Loop& loop) {
+    for (size_t k = 0; k < next_.size(); ++k) {
+      next_[k] = slots_[static_cast<size_t>(loop.variables[k].next)];
+    }
+    for (const Plan::Loop::Variable& v : loop.variables) {
+      for (int s : v.bound) {
+        Slot& slot = slots_[static_cast<size_t>(s)];
+        KernelContext::Unbind(&slot);
+        slot.tensor = Tensor();
+      }
+    }
+    for (size_t k = 0; k < next_.size(); ++k) {
+      const Plan::Loop::Variable& v = loop.variables[k];
+      Slot& next = next_[k];
+      if (v.next != v.slot) {
+        Slot& slot = slots_[static_cast<size_t>(v.slot)];
+        Register* const own = &registers_[static_cast<size_t>(v.reg)];
+        if (next.variable || !next.reg || next.reg->buffer.get() != next.tensor.buffer().get() ||
+            (next.reg != own && IsVariableRegister(loop, next.reg))) {
+          Share(next, &slot);
+        } else if (next.reg == own) {
+          slot.variable = nullptr;
+          slot.tensor = std::move(next.tensor);
+        } else {
+          KernelContext::Unbind(&slot);
+          std::swap(own->buffer, next.reg->buffer);
+          next.reg->bound = 0;
+          slot.variable = nullptr;
+          slot.tensor = std::move(next.tensor);
+          slot.reg = own;
+          own->bound = 1;
+        }
+      }
+      next = Slot();
+    }
+  }
+
+  // Whether the register is a loop variable's: those come last.
+  bool IsVariableRegister(const Plan::Loop& loop, const Register* r) const {
+    return r >= &registers_[static_cast<size_t>(loop.variables.front().reg)];
+  }
+
   const Plan& plan_;
   std::vector<Slot> slots_;
   std::vector<Register> registers_;
@@ -73,6 +155,8 @@ class Frame {
   std::vector<char> dead_steps_;
   std::vector<KernelContext*> restored_;  // Assigns that wait for the next commit.
   RunContext run_;
+  std::vector<std::unique_ptr<Frame>> inner_;  // The states of its loops.
+  std::vector<Slot> next_;  // Of a loop's frame: what its variables become.
 
   // Of copies: their events, and pinned memory on the way to the device.
   std::vector<GpuEvent> events_;
@@ -113,16 +197,28 @@ absl::StatusOr<Frame*> Plan::AcquireFrame(const RunContext& context) const {
   auto fresh = std::make_unique<Frame>(*this);
   frame = fresh.get();
   frame->run_ = context;
-  for (size_t t = 0; t < steps_.size(); ++t) {
-    if (!steps_[t].once) continue;
-    absl::Status status = steps_[t].kind == Kind::kKernel
-                              ? steps_[t].kernel->Compute(&frame->contexts_[t])
-                              : RunCopy(frame, t);
-    if (!status.ok()) return Annotate(status, Describe(steps_[t].node));
-  }
+  FERRY_RETURN_IF_ERROR(RunOnce(frame, context));
   MutexLock lock(&mu_);
   frames_.push_back(std::move(fresh));
   return frame;
+}
+
+// The steps whose outputs never change, of this plan and of its loops'.
+absl::Status Plan::RunOnce(Frame* frame, const RunContext& context) const {
+  for (size_t t = 0; t < steps_.size(); ++t) {
+    const Step& step = steps_[t];
+    absl::Status status;
+    if (step.loop) {
+      Frame* const inner = frame->inner_[static_cast<size_t>(step.inner)].get();
+      inner->run_ = context;
+      FERRY_RETURN_IF_ERROR(step.loop->plan->RunOnce(inner, context));
+    } else if (step.once) {
+      status = step.kind == Kind::kKernel ? step.kernel->Compute(&frame->contexts_[t])
+                                          : RunCopy(frame, t);
+    }
+    if (!status.ok()) return Annotate(status, Describe(step.node));
+  }
+  return absl::OkStatus();
 }
 
 void Plan::ReleaseFrame(Frame* frame) const {
@@ -167,6 +263,12 @@ inline absl::Status Plan::RunStep(Frame* frame, size_t t, const RunContext& cont
                                 Describe(step.node), " reads it)");
     }
   }
+  for (int i : step.needs_variable) {
+    if (!c.variable(i)) {
+      return InvalidArgument(Describe(step.node), ": input ", i, " (", step.node->input(i).name(),
+                             ") is no variable");
+    }
+  }
   if (context.deadline != absl::InfiniteFuture() && absl::Now() > context.deadline) {
     return DeadlineExceeded("the run's deadline passed before ", Describe(step.node));
   }
@@ -177,12 +279,16 @@ inline absl::Status Plan::RunStep(Frame* frame, size_t t, const RunContext& cont
       if (event) status = gpus_.front()->Synchronize(event);
       if (!status.ok()) return Annotate(status, Describe(step.node));
     }
-    if (step.kind != Kind::kKernel) {
+    if (step.kind != Kind::kKernel && !step.loop) {
       return Annotate(RunCopy(frame, t), absl::StrCat("copying ", Describe(step.node)));
     }
     if (step.gpu) MemoryTag::set(&step.node->name());
   }
-  if (step.restores) {
+  if (ABSL_PREDICT_TRUE(step.plain)) {
+    status = step.kernel->Compute(&c);
+  } else if (step.loop) {
+    return RunLoop(frame, t, context);  // Its errors name its own nodes.
+  } else if (step.restores) {
     const TensorShape& shape = c.input(1).shape();
     if (step.fits == Step::Fits::kContents) status = c.variable(0)->CheckAssign(shape);
     if (step.fits == Step::Fits::kDeclared) status = c.variable(0)->CheckDeclared(shape);
@@ -191,9 +297,80 @@ inline absl::Status Plan::RunStep(Frame* frame, size_t t, const RunContext& cont
   } else if (step.reads_in_place) {
     c.SetOutputVariable(0, c.variable(0));
   } else {
+    const EndingInput ends(step.input_ends);
     status = step.kernel->Compute(&c);
   }
   if (!status.ok()) return Annotate(status, Describe(step.node));
+  return status;
+}
+
+// ---- Loops ----
+
+absl::Status Plan::Wait(Frame* frame, const std::vector<int>& events) const {
+  for (int e : events) {
+    GpuEvent& event = frame->events_[static_cast<size_t>(e)];
+    if (event) FERRY_RETURN_IF_ERROR(gpus_.front()->Synchronize(event));
+  }
+  return absl::OkStatus();
+}
+
+// This plan, a loop's, over and over. `frame` is its own.
+absl::Status Plan::Iterate(Frame* frame, const Loop& loop, const RunContext& context) const {
+  const bool gpu = !gpus_.empty();
+  const auto run = [&](size_t begin, size_t end) -> absl::Status {
+    for (size_t t = begin; t < end; ++t) {
+      absl::Status status =
+          gpu ? RunStep<true>(frame, t, context) : RunStep<false>(frame, t, context);
+      if (!status.ok()) return status;
+    }
+    return absl::OkStatus();
+  };
+  for (int32_t round = 0;; round = 1) {
+    for (const Loop::Variable& v : loop.variables) {
+      if (v.index < 0) continue;
+      Slot& index = frame->slots_[static_cast<size_t>(v.index)];
+      index.tensor = Tensor::Scalar<int32_t>(round);  // Enter or NextIteration.
+    }
+    FERRY_RETURN_IF_ERROR(run(0, loop.body));
+    if (!loop.condition) return absl::OkStatus();
+    FERRY_RETURN_IF_ERROR(Wait(frame, loop.condition_waits));
+    const Slot& slot = frame->slots_[static_cast<size_t>(loop.condition_slot)];
+    const Tensor& condition = slot.variable ? slot.variable->tensor() : slot.tensor;
+    if (slot.dead || condition.num_elements() != 1) {
+      return InvalidArgument(Describe(loop.condition), ": The loop condition must be a scalar, ",
+                             slot.dead ? std::string("it has no value: it lies on the branch of a "
+                                                     "conditional that was not taken")
+                                       : absl::StrCat("found shape ",
+                                                      condition.shape().DebugString()));
+    }
+    if (!condition.scalar<bool>()) return absl::OkStatus();
+    FERRY_RETURN_IF_ERROR(run(loop.body, steps_.size()));
+    FERRY_RETURN_IF_ERROR(Wait(frame, loop.waits));
+    if (context.deadline != absl::InfiniteFuture() && absl::Now() > context.deadline) {
+      return DeadlineExceeded("the run's deadline passed in a loop, at ",
+                              Describe(loop.condition));
+    }
+    for (const Loop::Variable& v : loop.variables) {
+      if (frame->slots_[static_cast<size_t>(v.next)].dead) {
+        return InvalidArgument("a value for the next iteration of the loop of ",
+                               Describe(loop.condition),
+                               " lies on the branch of a conditional that was not taken");
+      }
+    }
+    frame->Advance(loop);
+  }
+}
+
+absl::Status Plan::RunLoop(Frame* frame, size_t t, const RunContext& context) const {
+  const Step& step = steps_[t];
+  const Loop& loop = *step.loop;
+  Frame* const inner = frame->inner_[static_cast<size_t>(step.inner)].get();
+  inner->run_ = context;
+  inner->run_.borrowed = true;
+  frame->EnterLoop(t, loop, inner);
+  const absl::Status status = loop.plan->Iterate(inner, loop, context);
+  if (status.ok()) frame->LeaveLoop(t, loop, *inner);
+  inner->DropBorrowed();
   return status;
 }
 
@@ -238,6 +415,7 @@ absl::Status Plan::RunCopy(Frame* frame, size_t t) const {
   FERRY_ASSIGN_OR_RETURN(Tensor * to, c.AllocateOutput(0, from.shape()));
   switch (step.kind) {
     case Kind::kKernel:
+    case Kind::kLoop:
       break;
     case Kind::kPeer:
       return gpu->CopyFromPeer(to->raw(), step.peer, from.raw(), n);

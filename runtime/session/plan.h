@@ -14,6 +14,11 @@
 // step comes; all such Assigns take effect together when the last of them is done, so that one
 // that fails leaves every variable as it was. Steps that follow one of them come after that.
 //
+// Loops: what TensorFlow calls a frame (Enter … Exit, see frames.h) is one step, which owns the plan
+// of one iteration: first the steps that come before the loop's condition is known, then those of
+// the body. The Merges' outputs are slots of that plan, and at the end of an iteration they take
+// over the memory of what goes to the next one. Frames within frames are steps of such plans.
+//
 // Memory: every output has a Slot. Values that share memory by their op's nature (Identity,
 // Reshape, Switch, Merge) form one class, alive until the last use of any of them. A class gets a
 // Register from the pool of those whose classes are dead; registers keep their memory from Run to
@@ -75,7 +80,29 @@ class Plan {
 
   // A copy between memories is a step of its own, with one input and one output. Copies to the
   // device and to the host pass through pinned memory, on the streams for them.
-  enum class Kind { kKernel, kToDevice, kToHost, kPeer };
+  enum class Kind { kKernel, kToDevice, kToHost, kPeer, kLoop };
+
+  // A loop: its plan, and where its values are among that plan's slots. Without a condition it is
+  // passed through once.
+  struct Loop {
+    // A loop variable: the output of a Merge to which a NextIteration comes back.
+    struct Variable {
+      int slot = 0;
+      int next = 0;     // What it becomes.
+      int reg = 0;      // Its memory, unless it shares another's.
+      int index = -1;   // The slot of the Merge's second output; -1: nobody looks at it.
+      std::vector<int> bound;  // Other slots that may share the memory of `slot` or `next`.
+    };
+    std::unique_ptr<Plan> plan;
+    std::vector<int> enters;  // By input of the loop's step: where it goes.
+    std::vector<int> exits;   // By output: where it comes from.
+    std::vector<Variable> variables;
+    size_t body = 0;             // The body's first step.
+    const Node* condition = nullptr;
+    int condition_slot = -1;
+    std::vector<int> condition_waits;  // Events that the host waits for before it looks at it,
+    std::vector<int> waits;            // and at the end of each iteration.
+  };
 
   // What a step is when the plan is replayed as a captured graph.
   enum class Part {
@@ -109,11 +136,20 @@ class Plan {
     // What its value must fit: nothing, the declared shape, or the contents too.
     enum class Fits { kAnything, kDeclared, kContents } fits = Fits::kAnything;
     bool reads_in_place = false;     // A ReadVariableOp whose value may be the variable's memory.
+    bool plain = true;               // All there is to do is the kernel's Compute.
+    bool input_ends = false;         // The kernel is told that the value of its first input does.
+    std::vector<int> needs_variable;  // Inputs of which only running tells whether they hold one.
+    std::unique_ptr<Loop> loop;      // Of kLoop.
+    int inner = -1;                  // Of kLoop: the frame's place for the loop's own state.
     bool commit = false;             // A commit comes before it.
     std::vector<int> control;        // Steps it depends on that may be dead.
   };
 
   absl::Status RunSteps(Frame* frame, const RunContext& context) const;
+  absl::Status RunOnce(Frame* frame, const RunContext& context) const;
+  absl::Status RunLoop(Frame* frame, size_t t, const RunContext& context) const;
+  absl::Status Iterate(Frame* frame, const Loop& loop, const RunContext& context) const;
+  absl::Status Wait(Frame* frame, const std::vector<int>& events) const;
   absl::Status Commit(Frame* frame) const;
   template <bool kGpu>
   absl::Status RunStep(Frame* frame, size_t t, const RunContext& context) const;
@@ -132,6 +168,7 @@ class Plan {
   std::vector<Step> steps_;
   int num_slots_ = 0;
   int num_registers_ = 0;
+  int num_inner_ = 0;  // Loops among its steps.
   std::vector<int> feed_slots_;
   std::vector<int> fetch_slots_;
   std::vector<bool> fetch_shares_;  // Whether a fetch may hand out the slot's own buffer.

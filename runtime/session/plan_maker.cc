@@ -1,21 +1,22 @@
-// Makes plans: see plan.h.
+// Makes plans: see plan.h. A loop (frames.h) is a unit of the plan around it, which its first Enter
+// stands for; its own plan is made by a PlanMaker of its own, in which Merges, Enters, Switches by
+// the loop's condition and NextIterations are units without a step: names for slots.
 #include <algorithm>
 #include <limits>
 #include <queue>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_join.h"
 #include "runtime/base/status.h"
+#include "runtime/session/frames.h"
 #include "runtime/session/plan.h"
 
 namespace ferry {
 namespace {
-
-bool IsSwitch(const Node* n) { return n->op() == "Switch" || n->op() == "RefSwitch"; }
-bool IsMerge(const Node* n) { return n->op() == "Merge" || n->op() == "RefMerge"; }
 
 // Whether the node changes a variable: it takes a reference or a handle, and isn't one of those that
 // only look at it or pass it on.
@@ -36,15 +37,19 @@ bool IsVariable(const Node* n) {
   return n->op() == "VariableV2" || n->op() == "Variable" || n->op() == "VarHandleOp";
 }
 
-// The name of the variable that `o`, a handle or a reference, stands for; "" if it can't be told.
-std::string NameOfVariable(Output o) {
-  while (!IsVariable(o.node)) {
-    if (o.node->num_inputs() == 0 || !HoldsVariable(o.node->input_type(0)) || IsMerge(o.node)) {
-      return "";
-    }
+// The node that made `o`, a handle or a reference, as far as it can be told.
+const Node* MakerOfHandle(Output o) {
+  while (!IsVariable(o.node) && o.node->num_inputs() > 0 && HoldsVariable(o.node->input_type(0)) &&
+         !IsMerge(o.node)) {
     o = o.node->input(0);
   }
-  return StoredName(o.node->attrs(), o.node->name()).value_or("");
+  return o.node;
+}
+
+// The name of the variable that `o`, a handle or a reference, stands for; "" if it can't be told.
+std::string NameOfVariable(Output o) {
+  const Node* maker = MakerOfHandle(o);
+  return IsVariable(maker) ? StoredName(maker->attrs(), maker->name()).value_or("") : "";
 }
 
 // Whether output values of `n` may lie in the memory of its input i.
@@ -52,9 +57,18 @@ bool PassesOn(const Node* n, int i) {
   return (IsSwitch(n) && i == 0) || IsMerge(n) || (n->info() && n->info()->aliases_input == i);
 }
 
-// Whether the node only passes a resource variable's handle on, as the Switch of a conditional does.
+// Whether the node only passes a handle on, as the Switch of a conditional does, or takes handles of
+// other things than variables: stacks and TensorArrays.
 bool PassesHandle(const Node* n) {
-  return n->num_outputs() > 0 && n->output_type(0) == DType::kResource;
+  return (n->num_outputs() > 0 && n->output_type(0) == DType::kResource) ||
+         absl::StartsWith(n->op(), "Stack") || absl::StartsWith(n->op(), "TensorArray");
+}
+
+// Whether the output may be a value that was put away earlier, a constant even.
+bool GivesHeldValue(const Node* n, size_t output) {
+  const std::string& op = n->op();
+  return op == "TensorArrayReadV3" || op == "StackPopV2" || op == "TensorListGetItem" ||
+         op == "OptionalGetValue" || (op == "TensorListPopBack" && output == 1);
 }
 
 std::string Describe(const Node* n) {
@@ -75,7 +89,37 @@ class PlanMaker {
 
   absl::StatusOr<std::unique_ptr<Plan>> Make() {
     FERRY_RETURN_IF_ERROR(Prune());
+    FERRY_RETURN_IF_ERROR(FindFrames());
     FindRestores();
+    return MakeUnits();
+  }
+
+ private:
+  // Of the loop `frame` of `outer`'s. `homes`: where the values lie that its Enters take.
+  PlanMaker(const PlanMaker& outer, int frame, std::vector<int> entered_from)
+      : graph_(outer.graph_),
+        lookup_(outer.lookup_),
+        replay_(false),
+        plan_(new Plan),
+        frames_(outer.frames_),
+        frame_(frame),
+        outer_(&outer),
+        entered_from_(std::move(entered_from)) {
+    const Frames::Loop& loop = frames_->loop(frame);
+    loop_ = std::make_unique<Plan::Loop>();
+    loop_->condition = loop.condition;
+    needed_.insert(loop.nodes.begin(), loop.nodes.end());
+    for (Node* n : loop.nodes) {
+      if (Frames::ClosesLoop(n)) edges_[n];
+    }
+    for (Node* n : loop.enters) {
+      edges_[n];
+      needed_.insert(n);
+    }
+    AddLoopUnits();
+  }
+
+  absl::StatusOr<std::unique_ptr<Plan>> MakeUnits() {
     FERRY_RETURN_IF_ERROR(Order());
     FindReads();
     FERRY_RETURN_IF_ERROR(MakeSteps());
@@ -85,7 +129,80 @@ class PlanMaker {
     return std::move(plan_);
   }
 
- private:
+  // ---- Loops ----
+
+  absl::Status FindFrames() {
+    const auto of_loop = [](const Node* n) {
+      return IsEnter(n) || IsExit(n) || IsNextIteration(n);
+    };
+    if (std::none_of(needed_.begin(), needed_.end(), of_loop)) return absl::OkStatus();
+    FERRY_ASSIGN_OR_RETURN(Frames frames, Frames::Find(needed_, fed_));
+    frames_ = std::make_shared<const Frames>(std::move(frames));
+    const auto outside = [&](absl::string_view role, const Node* n) -> absl::Status {
+      const int f = frames_->Of(n);
+      if (f == 0 || IsExit(n)) return absl::OkStatus();
+      return InvalidArgument(role, " '", n->name(), "' (", n->op(), ") lies within the loop '",
+                             frames_->loop(f).name, "': it has a value in each iteration; ",
+                             role, " an Exit of the loop");
+    };
+    for (const Output& o : plan_->signature_.fetches) {
+      if (!fed_.contains(o)) FERRY_RETURN_IF_ERROR(outside("fetch", o.node));
+    }
+    for (const Node* n : plan_->signature_.targets) FERRY_RETURN_IF_ERROR(outside("target", n));
+    needed_.clear();
+    const Frames::Loop& outermost = frames_->loop(0);
+    needed_.insert(outermost.nodes.begin(), outermost.nodes.end());
+    AddLoopUnits();
+    return absl::OkStatus();
+  }
+
+  // The loops right within this plan's frame, as units.
+  void AddLoopUnits() {
+    for (const int f : frames_->loop(frame_).inner) {
+      const Frames::Loop& loop = frames_->loop(f);
+      Edges& edges = edges_[loop.enters.front()];
+      for (Node* enter : loop.enters) {
+        edges.inputs.push_back(enter->input(0));
+        for (Node* c : enter->control_inputs()) edges.control.push_back(c);
+      }
+      needed_.insert(loop.enters.front());
+    }
+  }
+
+  // What a unit needs, and the unit that makes what node `p` gives.
+  const std::vector<Output>& InputsOf(const Node* n) const {
+    auto it = edges_.find(n);
+    return it == edges_.end() ? n->inputs() : it->second.inputs;
+  }
+  const std::vector<Node*>& ControlsOf(const Node* n) const {
+    auto it = edges_.find(n);
+    return it == edges_.end() ? n->control_inputs() : it->second.control;
+  }
+  Node* UnitOf(Node* p) const {
+    if (!frames_ || frames_->Of(p) == frame_) return p;
+    return frames_->loop(frames_->Of(p)).enters.front();
+  }
+  // Whether the unit is a loop.
+  bool IsLoop(const Node* unit) const { return frames_ && frames_->Of(unit) != frame_; }
+  // Calls fn with each node of the unit: all of a loop, and of the loops in it.
+  template <typename Fn>
+  void ForEachNode(Node* unit, const Fn& fn) const {
+    if (!IsLoop(unit)) return fn(unit);
+    std::vector<int> frames = {frames_->Of(unit)};
+    while (!frames.empty()) {
+      const Frames::Loop& loop = frames_->loop(frames.back());
+      frames.pop_back();
+      for (Node* n : loop.nodes) fn(n);
+      frames.insert(frames.end(), loop.inner.begin(), loop.inner.end());
+    }
+  }
+  bool UnitWrites(Node* unit) const {
+    if (!IsLoop(unit)) return WritesVariable(unit);
+    bool any = false;
+    ForEachNode(unit, [&](const Node* n) { any = any || WritesVariable(n); });
+    return any;
+  }
+
   // ---- Which nodes run ----
   absl::Status Prune() {
     const Plan::Signature& sig = plan_->signature_;
@@ -142,7 +259,7 @@ class PlanMaker {
     absl::flat_hash_map<Output, int> uses;
     for (const Output& o : plan_->signature_.fetches) ++uses[o];
     for (const Node* n : needed_) {
-      for (const Output& in : n->inputs()) ++uses[in];
+      for (const Output& in : InputsOf(n)) ++uses[in];
     }
     for (const Node* n : needed_) {
       if (n->op() != "Assign" && n->op() != "AssignVariableOp") continue;
@@ -185,10 +302,11 @@ class PlanMaker {
       stack.push_back({root, 0});
       while (!stack.empty()) {
         Visit& v = stack.back();
-        const size_t inputs = v.node->inputs().size();
-        if (v.next < inputs + v.node->control_inputs().size()) {
-          Node* p = v.next < inputs ? v.node->inputs()[v.next].node
-                                    : v.node->control_inputs()[v.next - inputs];
+        const std::vector<Output>& inputs = InputsOf(v.node);
+        const std::vector<Node*>& control = ControlsOf(v.node);
+        if (v.next < inputs.size() + control.size()) {
+          Node* p = UnitOf(v.next < inputs.size() ? inputs[v.next].node
+                                                  : control[v.next - inputs.size()]);
           ++v.next;
           if (needed_.contains(p) && seen.insert(p).second) stack.push_back({p, 0});
         } else {
@@ -198,8 +316,12 @@ class PlanMaker {
         }
       }
     };
-    for (const Output& o : plan_->signature_.fetches) walk(o.node);
-    for (Node* n : plan_->signature_.targets) walk(n);
+    for (const Output& o : plan_->signature_.fetches) walk(UnitOf(o.node));
+    for (Node* n : plan_->signature_.targets) walk(UnitOf(n));
+    if (loop_) {
+      if (loop_->condition) walk(frames_->loop(frame_).condition);
+      for (Node* n : frames_->loop(frame_).nodes) walk(n);
+    }
 
     absl::flat_hash_map<const Node*, int> waiting;
     absl::flat_hash_map<const Node*, std::vector<Node*>> followers;
@@ -209,15 +331,28 @@ class PlanMaker {
         followers[p].push_back(n);
         ++count;
       };
-      for (const Output& in : n->inputs()) {
-        if (!fed_.contains(in)) follow(in.node);
+      for (const Output& in : InputsOf(n)) {
+        if (!fed_.contains(in)) follow(UnitOf(in.node));
       }
-      for (Node* c : n->control_inputs()) {
-        if (needed_.contains(c)) follow(c);
+      for (Node* c : ControlsOf(n)) {
+        if (needed_.contains(UnitOf(c))) follow(UnitOf(c));
       }
       waiting[n] = count;
     }
-    using Key = std::pair<std::pair<bool, int>, Node*>;
+    // In a loop: what needs its condition, which comes after all that doesn't.
+    absl::flat_hash_set<const Node*> body;
+    if (loop_ && loop_->condition) {
+      std::vector<const Node*> reached = {loop_->condition};
+      body.insert(loop_->condition);
+      while (!reached.empty()) {
+        const Node* n = reached.back();
+        reached.pop_back();
+        for (const Node* f : followers[n]) {
+          if (body.insert(f).second) reached.push_back(f);
+        }
+      }
+    }
+    using Key = std::pair<std::pair<int, int>, Node*>;
     std::priority_queue<Key, std::vector<Key>, std::greater<Key>> ready;
     // What follows a restoring Assign is held until there is nothing else to do, and the commit with
     // it: all restores that can be done before are. Other restores needn't wait, since they look at
@@ -228,7 +363,7 @@ class PlanMaker {
       if (after.contains(n) && n->op() != "Const" && !on_the_way_.contains(n)) {
         held.push_back(n);
       } else {
-        ready.push({{WritesVariable(n), rank[n]}, n});
+        ready.push({{UnitWrites(n) + (body.contains(n) ? 2 : 0), rank[n]}, n});
       }
     };
     for (const auto& [n, count] : waiting) {
@@ -250,6 +385,24 @@ class PlanMaker {
       }
     }
     if (order_.size() < needed_.size()) return CycleError(waiting);
+    if (loop_) return CheckLoop(body);
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckLoop(const absl::flat_hash_set<const Node*>& body) const {
+    bool any = false;
+    for (const Node* n : order_) {
+      any = any || Frames::ClosesLoop(n);
+      if (frames_->IsLoopSwitch(n) && body.contains(UnitOf(n->input(0).node))) {
+        return InvalidArgument(Describe(n), " is a Switch by the loop's condition ",
+                               Describe(loop_->condition), ", but its input ", n->input(0).name(),
+                               " depends on that");
+      }
+    }
+    if (loop_->condition && !any) {
+      return InvalidArgument("the loop '", frames_->loop(frame_).name, "' of ",
+                             Describe(loop_->condition), " has no NextIteration that goes to a Merge");
+    }
     return absl::OkStatus();
   }
 
@@ -263,12 +416,14 @@ class PlanMaker {
       const Node* n = order_[t];
       position[n] = static_cast<int>(t);
       any = any || n->op() == "ReadVariableOp";
-      if (!WritesVariable(n)) continue;
-      for (int i = 0; i < n->num_inputs(); ++i) {
-        if (HoldsVariable(n->input_type(i))) {
-          writes.emplace_back(static_cast<int>(t), NameOfVariable(n->input(i)));
+      ForEachNode(order_[t], [&](const Node* w) {
+        if (!WritesVariable(w)) return;
+        for (int i = 0; i < w->num_inputs(); ++i) {
+          if (HoldsVariable(w->input_type(i))) {
+            writes.emplace_back(static_cast<int>(t), NameOfVariable(w->input(i)));
+          }
         }
-      }
+      });
     }
     if (!any) return;
     const absl::flat_hash_set<Output> fetched(plan_->signature_.fetches.begin(),
@@ -276,6 +431,7 @@ class PlanMaker {
     for (const auto& [n, first] : position) {
       if (n->op() != "ReadVariableOp") continue;
       int last = first;
+      bool leaves = false;  // This iteration of the loop that is planned.
       std::vector<Output> values = {Output(const_cast<Node*>(n), 0)};
       absl::flat_hash_set<Output> seen(values.begin(), values.end());
       while (!values.empty()) {
@@ -283,8 +439,18 @@ class PlanMaker {
         values.pop_back();
         if (fetched.contains(value)) last = kForever;
         for (Node* user : value.node->consumers()) {
-          const auto at = position.find(user);
+          if (loop_ && IsExit(user) && frames_->Of(user) == frame_) leaves = true;
+          const bool enters = frames_ && IsEnter(user) && frames_->Of(user) != frame_;
+          const auto at = position.find(enters ? UnitOf(user) : user);
           if (at == position.end()) continue;
+          leaves = leaves || (loop_ && IsNextIteration(user));
+          if (enters) {
+            last = std::max(last, at->second);
+            for (Node* exit : frames_->loop(frames_->Of(user)).exits) {
+              if (seen.insert(Output(exit, 0)).second) values.emplace_back(exit, 0);
+            }
+            continue;
+          }
           for (int i = 0; i < user->num_inputs(); ++i) {
             if (user->input(i) != value) continue;
             last = std::max(last, at->second);
@@ -296,7 +462,7 @@ class PlanMaker {
         }
       }
       const std::string name = NameOfVariable(n->input(0));
-      if (std::none_of(writes.begin(), writes.end(), [&, from = first](const auto& w) {
+      if (!leaves && std::none_of(writes.begin(), writes.end(), [&, from = first](const auto& w) {
             return w.first > from && w.first <= last &&
                    (w.second == name || name.empty() || w.second.empty());
           })) {
@@ -307,11 +473,7 @@ class PlanMaker {
 
   // That the dtype which is read is the variable's, where it can be told.
   static absl::Status CheckRead(const Node* n) {
-    const Node* handle = n->input(0).node;
-    while (!IsVariable(handle) && handle->num_inputs() > 0 &&
-           HoldsVariable(handle->input_type(0))) {
-      handle = handle->input(0).node;
-    }
+    const Node* const handle = MakerOfHandle(n->input(0));
     const absl::StatusOr<DType> held = handle->Attr<DType>("dtype");
     if (!IsVariable(handle) || !held.ok() || *held == n->output_type(0)) return absl::OkStatus();
     return InvalidArgument(Describe(n), ": Trying to read variable with wrong dtype. Expected ",
@@ -335,10 +497,10 @@ class PlanMaker {
         auto it = waiting.find(p);
         if (!back && it != waiting.end() && it->second > 0) back = p;
       };
-      for (const Output& in : n->inputs()) {
-        if (!fed_.contains(in)) consider(in.node);
+      for (const Output& in : InputsOf(n)) {
+        if (!fed_.contains(in)) consider(UnitOf(in.node));
       }
-      for (const Node* c : n->control_inputs()) consider(c);
+      for (Node* c : ControlsOf(n)) consider(UnitOf(c));
       n = back;
     }
     std::vector<std::string> names;
@@ -354,15 +516,14 @@ class PlanMaker {
       plan_->feed_slots_.push_back(NewSlot(BaseType(feed.dtype()), nullptr, -1));
     }
     std::vector<std::string> missing;
-    absl::flat_hash_map<const Node*, int> first_slot;
-    auto slot_of = [&](const Output& o) {
-      auto fed = fed_.find(o);
-      if (fed != fed_.end()) return plan_->feed_slots_[static_cast<size_t>(fed->second)];
-      return first_slot.at(o.node) + o.index;
-    };
     std::vector<size_t> first_step;  // Of each place in order_: its copies come before it.
+    if (loop_) EnterSlots();
     for (Node* n : order_) {
       first_step.push_back(plan_->steps_.size());
+      if (frames_) {
+        FERRY_ASSIGN_OR_RETURN(const bool done, MadeWithoutKernel(n, &missing));
+        if (done) continue;
+      }
       absl::StatusOr<const Plan::NodeKernel*> kernel = lookup_(n);
       if (!kernel.ok()) {
         // All that is missing is told at once; other errors at once.
@@ -391,7 +552,7 @@ class PlanMaker {
       if (step.gpu) UsesGpu(step.gpu);
       for (int i = 0; i < n->num_inputs(); ++i) {
         const Output& in = n->input(i);
-        int slot = slot_of(in);
+        int slot = SlotOf(in);
         if (fed_.contains(in) && HoldsVariable(n->input_type(i))) {
           return InvalidArgument(Describe(n), " needs the variable '", in.node->name(),
                                  "' itself, but tensor ", in.name(), " is fed a value");
@@ -411,12 +572,16 @@ class PlanMaker {
                    !PassesHandle(n)) {
           step.must_be_initialized.push_back(i);
         }
+        if (HoldsVariable(n->input_type(i)) && !PassesHandle(n) &&
+            !absl::StartsWith(n->op(), "Ref") && !IsVariable(MakerOfHandle(in))) {
+          step.needs_variable.push_back(i);
+        }
         const int event = arrives_[static_cast<size_t>(slot)];
         if (event >= 0) step.waits.push_back(event);
         step.inputs.push_back(slot);
       }
       step.outputs = plan_->num_slots_;
-      first_slot[n] = step.outputs;
+      first_slot_[n] = step.outputs;
       const int index = static_cast<int>(plan_->steps_.size());
       for (int o = 0; o < n->num_outputs(); ++o) {
         NewSlot(n->output_type(o),
@@ -431,6 +596,7 @@ class PlanMaker {
       }
       step.registers.assign(static_cast<size_t>(n->num_outputs()), -1);
       step.once = n->op() == "Const" || IsVariable(n);
+      step.plain = !step.restores && !step.reads_in_place;
       if (IsVariable(n)) plan_->touches_variables_ = true;
       step_of_[n] = static_cast<int>(plan_->steps_.size());
       in_place_.push_back((*kernel)->def->in_place);
@@ -439,14 +605,187 @@ class PlanMaker {
     }
     if (!missing.empty()) return Unimplemented(absl::StrJoin(missing, "; "));
     for (const size_t t : commits_) plan_->steps_[first_step[t]].commit = true;
+    if (loop_) return LeaveSlots();
     for (const Output& o : sig.fetches) {
-      int slot = slot_of(o);
+      int slot = SlotOf(o);
       if (homes_[static_cast<size_t>(slot)]) slot = Bring(slot, nullptr, o.node, false);
       plan_->fetch_slots_.push_back(slot);
       const int event = arrives_[static_cast<size_t>(slot)];
       if (event >= 0) plan_->fetch_waits_.push_back(event);
     }
     return absl::OkStatus();
+  }
+
+  int SlotOf(const Output& o) const {
+    auto fed = fed_.find(o);
+    if (fed != fed_.end()) return plan_->feed_slots_[static_cast<size_t>(fed->second)];
+    if (frames_) {
+      auto named = named_.find(o);
+      if (named != named_.end()) return named->second;
+    }
+    return first_slot_.at(o.node) + o.index;
+  }
+
+  // The slots of what enters the loop that is planned.
+  void EnterSlots() {
+    const Frames::Loop& loop = frames_->loop(frame_);
+    for (size_t k = 0; k < loop.enters.size(); ++k) {
+      const size_t from = static_cast<size_t>(entered_from_[k]);
+      const int slot = NewSlot(outer_->types_[from], outer_->homes_[from], -1);
+      in_variable_.back() = outer_->in_variable_[from];
+      named_[Output(loop.enters[k], 0)] = slot;
+      loop_->enters.push_back(slot);
+      plan_->feed_slots_.push_back(slot);
+      invariants_.push_back(slot);
+    }
+  }
+
+  // Makes what `n` stands for, if that is no step with a kernel.
+  absl::StatusOr<bool> MadeWithoutKernel(Node* n, std::vector<std::string>* missing) {
+    if (IsLoop(n)) {
+      absl::Status status;
+      const auto tell = [&](const absl::Status& s) {
+        if (absl::IsUnimplemented(s)) {
+          missing->push_back(std::string(s.message()));
+        } else {
+          KeepFirst(&status, s);
+        }
+      };
+      if (missing->empty()) {
+        tell(AddLoop(n));
+      } else {  // Only to find what else is.
+        ForEachNode(n, [&](Node* within) { tell(lookup_(within).status()); });
+      }
+      FERRY_RETURN_IF_ERROR(status);
+      return true;
+    }
+    if (!loop_ || !missing->empty()) return false;
+    if (IsEnter(n)) return true;
+    if (Frames::ClosesLoop(n)) {
+      FERRY_ASSIGN_OR_RETURN(const Plan::NodeKernel* kernel, lookup_(n));
+      FERRY_ASSIGN_OR_RETURN(const Placement placed, PlacementOf(*n, *kernel));
+      const bool from_first = IsEnter(n->input(0).node);
+      const Output enter = n->input(from_first ? 0 : 1);
+      Plan::Loop::Variable v;
+      v.slot = NewSlot(BaseType(n->output_type(0)),
+                       placed.outputs[0] == Where::kDevice ? kernel->gpu : nullptr, -1);
+      in_variable_.back() = true;
+      named_[Output(n, 0)] = v.slot;
+      plan_->feed_slots_.push_back(v.slot);
+      const std::vector<Node*>& enters = frames_->loop(frame_).enters;
+      const auto at = std::find(enters.begin(), enters.end(), enter.node) - enters.begin();
+      int& to = loop_->enters[static_cast<size_t>(at)];
+      if (variable_of_.contains(to)) {
+        return InvalidArgument(Describe(enter.node), " leads to two Merges that close loops");
+      }
+      to = v.slot;
+      variable_of_.insert(v.slot);
+      const auto looks_at_index = [n](const Node* user) {
+        return absl::c_linear_search(user->inputs(), Output(n, 1));
+      };
+      if (absl::c_any_of(n->consumers(), looks_at_index)) {
+        v.index = NewSlot(DType::kInt32, nullptr, -1);
+        named_[Output(n, 1)] = v.index;
+        plan_->feed_slots_.push_back(v.index);
+        invariants_.push_back(v.index);
+      }
+      loop_->variables.push_back(v);
+      next_of_.push_back(n->input(from_first ? 1 : 0));
+      return true;
+    }
+    if (IsNextIteration(n)) {
+      named_[Output(n, 0)] = SlotOf(n->input(0));
+      return true;
+    }
+    if (n == loop_->condition) {
+      int slot = SlotOf(n->input(0));
+      if (homes_[static_cast<size_t>(slot)]) slot = Bring(slot, nullptr, n->input(0).node, false);
+      if (const int event = arrives_[static_cast<size_t>(slot)]; event >= 0) {
+        loop_->condition_waits.push_back(event);
+      }
+      named_[Output(n, 0)] = loop_->condition_slot = slot;
+      loop_->body = plan_->steps_.size();
+      return true;
+    }
+    if (frames_->IsLoopSwitch(n)) {
+      named_[Output(n, 0)] = named_[Output(n, 1)] = SlotOf(n->input(0));
+      return true;
+    }
+    return false;
+  }
+
+  // What the loop that is planned passes on, to its next iteration and to the plan around it.
+  absl::Status LeaveSlots() {
+    if (!loop_->condition) loop_->body = plan_->steps_.size();
+    for (size_t k = 0; k < loop_->variables.size(); ++k) {
+      Plan::Loop::Variable& v = loop_->variables[k];
+      const Output& next = next_of_[k];
+      v.next = SlotOf(next);
+      GpuDevice* const home = homes_[static_cast<size_t>(v.slot)];
+      if (homes_[static_cast<size_t>(v.next)] != home) {
+        v.next = Bring(v.next, home, next.node, false);
+      }
+    }
+    for (const Node* exit : frames_->loop(frame_).exits) {
+      loop_->exits.push_back(SlotOf(exit->input(0)));
+    }
+    // What is copied to the host has to be there before its memory is written again.
+    for (const Plan::Step& s : plan_->steps_) {
+      if (s.kind == Plan::Kind::kToHost && !s.once) loop_->waits.push_back(s.event);
+    }
+    return absl::OkStatus();
+  }
+
+  // Adds the loop as a step.
+  absl::Status AddLoop(Node* unit) {
+    const int frame = frames_->Of(unit);
+    const Frames::Loop& loop = frames_->loop(frame);
+    std::vector<int> from;
+    for (const Node* enter : loop.enters) from.push_back(SlotOf(enter->input(0)));
+    PlanMaker maker(*this, frame, from);
+    FERRY_ASSIGN_OR_RETURN(std::unique_ptr<Plan> plan, maker.MakeUnits());
+    Plan::Step step;
+    step.node = unit;
+    step.kind = Plan::Kind::kLoop;
+    step.plain = false;
+    step.loop = std::move(maker.loop_);
+    step.inner = plan_->num_inner_++;
+    for (size_t k = 0; k < loop.enters.size(); ++k) {
+      const Output& in = loop.enters[k]->input(0);
+      int slot = from[k];
+      GpuDevice* const home = maker.homes_[static_cast<size_t>(step.loop->enters[k])];
+      if (homes_[static_cast<size_t>(slot)] != home) {
+        slot = Bring(slot, home, in.node, false);
+      } else if (IsRef(types_[static_cast<size_t>(slot)]) && loop.enters[k]->op() == "Enter") {
+        step.must_be_initialized.push_back(static_cast<int>(k));
+      }
+      if (HoldsVariable(types_[static_cast<size_t>(slot)])) plan_->touches_variables_ = true;
+      if (const int event = arrives_[static_cast<size_t>(slot)]; event >= 0) {
+        step.waits.push_back(event);
+      }
+      step.inputs.push_back(slot);
+    }
+    plan_->touches_variables_ |= plan->touches_variables_;
+    for (GpuDevice* gpu : plan->gpus_) UsesGpu(gpu);
+    step.outputs = plan_->num_slots_;
+    const int index = static_cast<int>(plan_->steps_.size());
+    for (size_t o = 0; o < loop.exits.size(); ++o) {
+      const size_t at = static_cast<size_t>(step.loop->exits[o]);
+      named_[Output(loop.exits[o], 0)] =
+          NewSlot(loop.exits[o]->output_type(0), maker.homes_[at], index);
+      in_variable_.back() = true;
+    }
+    step.registers.assign(loop.exits.size(), -1);
+    step.loop->plan = std::move(plan);
+    step_of_[unit] = index;
+    in_place_.emplace_back();
+    replayable_.push_back(false);
+    plan_->steps_.push_back(std::move(step));
+    return absl::OkStatus();
+  }
+
+  static bool IsCopy(const Plan::Step& s) {
+    return s.kind != Plan::Kind::kKernel && s.kind != Plan::Kind::kLoop;
   }
 
   int NewSlot(DType type, GpuDevice* home, int maker) {
@@ -538,23 +877,26 @@ class PlanMaker {
 
   void MarkDeadness() {
     for (Plan::Step& s : plan_->steps_) {
-      auto consider = [&](Node* p, bool control) {
-        auto it = step_of_.find(p);
-        if (it == step_of_.end()) return;
-        const Plan::Step& from = plan_->steps_[static_cast<size_t>(it->second)];
-        if (!from.may_be_dead && !IsSwitch(p)) return;
-        s.may_be_dead = true;
-        if (control && from.may_be_dead) s.control.push_back(it->second);
+      // One that gathers control edges runs whatever became of them.
+      if (s.kind == Plan::Kind::kKernel && s.node->op() == "ControlTrigger") continue;
+      const auto may_be_dead = [&](const Plan::Step& from) {
+        return from.may_be_dead || from.is_switch;
       };
-      if (s.kind != Plan::Kind::kKernel) {
-        if (makers_[static_cast<size_t>(s.inputs[0])] >= 0) consider(s.node, false);
-        if (s.may_be_dead) s.once = false;
-        continue;
+      for (int in : s.inputs) {
+        const int maker = makers_[static_cast<size_t>(in)];
+        if (maker >= 0 && may_be_dead(plan_->steps_[static_cast<size_t>(maker)])) {
+          s.may_be_dead = true;
+        }
       }
-      for (const Output& in : s.node->inputs()) {
-        if (!fed_.contains(in)) consider(in.node, false);
+      if (!IsCopy(s)) {
+        for (Node* c : ControlsOf(s.node)) {
+          auto it = step_of_.find(UnitOf(c));
+          if (it == step_of_.end()) continue;
+          const Plan::Step& from = plan_->steps_[static_cast<size_t>(it->second)];
+          if (may_be_dead(from)) s.may_be_dead = true;
+          if (from.may_be_dead) s.control.push_back(it->second);
+        }
       }
-      for (Node* c : s.node->control_inputs()) consider(c, true);
       if (s.may_be_dead) s.once = false;
     }
   }
@@ -585,7 +927,7 @@ class PlanMaker {
     };
     for (size_t t = 0; t < steps.size(); ++t) {
       Plan::Step& s = steps[t];
-      if (s.may_be_dead || s.restores || s.commit) return;
+      if (s.may_be_dead || s.restores || s.commit || s.loop) return;
       bool all_skipped = true, needs_gpu = false, needs_after = false, needs_late = false;
       for (int in : s.inputs) {
         const Part p = part_of(in);
@@ -613,6 +955,7 @@ class PlanMaker {
           if (in_variable_[static_cast<size_t>(s.inputs[0])] && !IsFetch(s.outputs)) return;
           s.part = Part::kAfter;
           continue;
+        case Plan::Kind::kLoop:
         case Plan::Kind::kKernel:
           break;
       }
@@ -734,13 +1077,14 @@ class PlanMaker {
       for (size_t o = 0; o < s.registers.size(); ++o) {
         const size_t slot = static_cast<size_t>(s.outputs) + o;
         last_use_[slot] = std::max(last_use_[slot], static_cast<int>(t));
-        if (s.once || s.reads_in_place || HoldsVariable(OutputType(s, o))) {
+        if (s.once || s.reads_in_place || s.loop || HoldsVariable(OutputType(s, o)) ||
+            (s.kind == Plan::Kind::kKernel && GivesHeldValue(s.node, o))) {
           foreign_[slot] = true;
           kept_[slot] = true;
         }
         if (HasOwnMemory(s, slot)) last_use_[slot] = kForever;
       }
-      if (s.kind != Plan::Kind::kKernel) {
+      if (IsCopy(s)) {
         // A copy's memory is its own: the next Run's copy needs only wait for this Run. What it
         // reads stays until somebody has waited for it.
         last_use_[static_cast<size_t>(s.outputs)] = kForever;
@@ -748,6 +1092,7 @@ class PlanMaker {
       }
     }
     for (int s : plan_->fetch_slots_) last_use_[static_cast<size_t>(s)] = kForever;
+    if (loop_) KeepForLoop();
     for (const Plan::Step& s : steps) {
       if (s.is_merge) {
         for (int in : s.inputs) Union(in, s.outputs);
@@ -766,6 +1111,10 @@ class PlanMaker {
         const size_t c = static_cast<size_t>(Find(s.inputs[static_cast<size_t>(k)]));
         if (foreign_[c] || last_use_[c] != static_cast<int>(t)) continue;
         s.in_place.push_back(k);
+        if (k == 0 && OutputType(s, 0) == DType::kVariant) {
+          s.input_ends = true;
+          s.plain = false;
+        }
       }
       for (int k : s.in_place) Union(s.outputs, s.inputs[static_cast<size_t>(k)]);
     }
@@ -776,14 +1125,19 @@ class PlanMaker {
     };
     std::vector<Free> free;
     std::vector<int64_t> reg_bytes;
-    std::vector<std::vector<int>> ending(steps.size());
+    std::vector<std::vector<int>> ending(steps.size() + 1);
+    absl::flat_hash_set<int> carried;  // The roots of what goes to a loop's next iteration.
+    if (loop_) {
+      for (const Plan::Loop::Variable& v : loop_->variables) carried.insert(Find(v.next));
+    }
     for (size_t t = 0; t < steps.size(); ++t) {
       Plan::Step& s = plan_->steps_[t];
       for (size_t o = 0; o < s.registers.size(); ++o) {
         const DType type = OutputType(s, o);
-        const bool copy = s.kind != Plan::Kind::kKernel;
+        const bool copy = IsCopy(s);
         // A restored value goes to its variable, and isn't kept from Run to Run.
-        if (s.once || s.alone || s.reads_in_place || HoldsVariable(type) || ElementSize(type) == 0 ||
+        if (s.once || s.alone || s.reads_in_place || s.loop || HoldsVariable(type) ||
+            ElementSize(type) == 0 ||
             (!copy && (IsSwitch(s.node) || s.node->op() == "RestoreV2" ||
                        (o == 0 && (s.is_merge || s.node->info()->aliases_input >= 0))))) {
           continue;
@@ -799,7 +1153,8 @@ class PlanMaker {
           return have > bytes ? have / std::max<int64_t>(bytes, 1)
                               : bytes / std::max<int64_t>(have, 1);
         };
-        const bool own = copy || HasOwnMemory(s, static_cast<size_t>(s.outputs) + o);
+        const bool own = copy || HasOwnMemory(s, static_cast<size_t>(s.outputs) + o) ||
+                         carried.contains(Find(s.outputs + static_cast<int>(o)));
         for (size_t f = free.size(); f-- > 0 && !own;) {
           if (plan_->register_allocators_[static_cast<size_t>(free[f].reg)] != allocator) continue;
           if (best == free.size() || distance(free[f].bytes) < distance(free[best].bytes)) best = f;
@@ -820,6 +1175,7 @@ class PlanMaker {
       }
       for (int reg : ending[t]) free.push_back({reg_bytes[static_cast<size_t>(reg)], reg});
     }
+    if (loop_) AssignVariables();
     for (int s : plan_->fetch_slots_) {
       // Pinned memory is not for the caller to keep.
       const int maker = makers_[static_cast<size_t>(s)];
@@ -829,10 +1185,66 @@ class PlanMaker {
     }
   }
 
+  // The lives of a loop's values: those of what goes to the next iteration, or may leave the loop,
+  // don't end within it.
+  void KeepForLoop() {
+    for (int s : invariants_) foreign_[static_cast<size_t>(s)] = true;
+    const auto until = [&](int slot, int end) {
+      int& last = last_use_[static_cast<size_t>(slot)];
+      last = std::max(last, end);
+    };
+    for (const Plan::Loop::Variable& v : loop_->variables) until(v.next, kForever);
+    const int body = static_cast<int>(loop_->body);
+    for (int s : loop_->exits) until(s, loop_->condition ? body : kForever);
+    if (loop_->condition) until(loop_->condition_slot, body);
+  }
+
+  // Memory for the loop's variables, and which slots may share it.
+  void AssignVariables() {
+    absl::flat_hash_map<int, std::vector<int>> members;  // By root: slots that steps fill.
+    for (const Plan::Step& s : plan_->steps_) {
+      if (s.once) continue;
+      for (size_t o = 0; o < s.registers.size(); ++o) {
+        const int slot = s.outputs + static_cast<int>(o);
+        members[Find(slot)].push_back(slot);
+      }
+    }
+    absl::flat_hash_set<int> done;
+    for (Plan::Loop::Variable& v : loop_->variables) {
+      v.reg = plan_->num_registers_++;
+      GpuDevice* const home = homes_[static_cast<size_t>(v.slot)];
+      plan_->register_allocators_.push_back(home ? home->allocator() : HostAllocator::Get());
+      for (const int root : {Find(v.slot), Find(v.next)}) {
+        if (done.insert(root).second) {
+          const std::vector<int>& slots = members[root];
+          v.bound.insert(v.bound.end(), slots.begin(), slots.end());
+        }
+      }
+    }
+  }
+
   const Graph& graph_;
   const Plan::KernelLookup& lookup_;
   const bool replay_;
   std::unique_ptr<Plan> plan_;
+  // The loops; null: there are none. Which of them is planned here, 0: what lies in none.
+  std::shared_ptr<const Frames> frames_;
+  const int frame_ = 0;
+  struct Edges {
+    std::vector<Output> inputs;
+    std::vector<Node*> control;
+  };
+  absl::flat_hash_map<const Node*, Edges> edges_;  // Of units that aren't nodes alone.
+  // Of a loop: the plan around it, in which these slots go to its Enters; what is known of it so
+  // far; its slots that don't change within an iteration; by variable, what it becomes.
+  const PlanMaker* const outer_ = nullptr;
+  const std::vector<int> entered_from_;
+  std::unique_ptr<Plan::Loop> loop_;
+  std::vector<int> invariants_;
+  absl::flat_hash_set<int> variable_of_;
+  std::vector<Output> next_of_;
+  absl::flat_hash_map<const Node*, int> first_slot_;  // Of what its step makes.
+  absl::flat_hash_map<Output, int> named_;            // Others.
   absl::flat_hash_map<Output, int> fed_;
   absl::flat_hash_set<Node*> needed_;
   absl::flat_hash_set<const Node*> restores_;    // Assigns that commit together.

@@ -8,6 +8,7 @@
 #include "runtime/base/file_system.h"
 #include "runtime/base/status.h"
 #include "runtime/base/thread_pool.h"
+#include "runtime/session/functions.h"
 #include "runtime/session/placer.h"
 #include "runtime/session/plan.h"
 
@@ -33,8 +34,12 @@ struct Session::Rep {
     for (GpuDevice* gpu : gpus) {
       if (options.gpu_memory_limit > 0) gpu->set_memory_limit(options.gpu_memory_limit);
     }
-    placer = std::make_unique<Placer>(
-        graph, Placer::Options{gpus, options.allow_soft_placement, options.log_device_placement});
+    placer = NewPlacer(graph);
+  }
+
+  std::unique_ptr<Placer> NewPlacer(const Graph* g) const {
+    return std::make_unique<Placer>(
+        g, Placer::Options{gpus, options.allow_soft_placement, options.log_device_placement});
   }
 
   Graph* const graph;
@@ -48,7 +53,10 @@ struct Session::Rep {
   std::atomic<int64_t> replays{0};
 
   Mutex mu;
-  std::unique_ptr<Placer> placer ABSL_GUARDED_BY(mu);
+  std::unique_ptr<Placer> placer ABSL_GUARDED_BY(mu);  // Of the graph that plans are made of.
+  // That graph, if it isn't `graph` itself: from when a node calls functions.
+  std::unique_ptr<LoweredGraph> lowered ABSL_GUARDED_BY(mu);
+  int looked_at ABSL_GUARDED_BY(mu) = 0;  // Nodes of `graph` that were looked at for that.
   // Kernels before plans: plans point to them.
   absl::flat_hash_map<const Node*, std::unique_ptr<Plan::NodeKernel>> kernels ABSL_GUARDED_BY(mu);
   // The variables that nodes stand for; both live as long as the session.
@@ -61,6 +69,7 @@ struct Session::Rep {
     auto annotate = [&](const absl::Status& s) {
       return Annotate(s, absl::StrCat("node '", n->name(), "' (", n->op(), ")"));
     };
+    if (lowered) FERRY_RETURN_IF_ERROR(lowered->WhyNot(n));
     if (!n->info()) return annotate(Unimplemented("op ", n->op(), " is not registered"));
     FERRY_ASSIGN_OR_RETURN(GpuDevice* const gpu, placer->Place(n));
     absl::StatusOr<const KernelDef*> def =
@@ -77,6 +86,27 @@ struct Session::Rep {
     return nk.get();
   }
 
+  // Sees to it that `lowered` is there if some node calls functions.
+  void FindCalls() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    for (; !lowered && looked_at < graph->num_nodes(); ++looked_at) {
+      if (!MayCallFunctions(graph->nodes()[static_cast<size_t>(looked_at)].get())) continue;
+      lowered = std::make_unique<LoweredGraph>(graph);
+      placer = NewPlacer(lowered->graph());
+    }
+  }
+
+  absl::Status Lower(Plan::Signature* signature) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    for (std::vector<Output>* outputs : {&signature->feeds, &signature->fetches}) {
+      for (Output& o : *outputs) {
+        FERRY_ASSIGN_OR_RETURN(o, lowered->Find(o));
+      }
+    }
+    for (Node*& n : signature->targets) {
+      FERRY_ASSIGN_OR_RETURN(n, lowered->Find(n));
+    }
+    return absl::OkStatus();
+  }
+
   absl::StatusOr<std::shared_ptr<Plan>> PlanFor(Plan::Signature signature) {
     std::string key;
     for (const Output& o : signature.feeds) absl::StrAppend(&key, o.node->id(), ":", o.index, ",");
@@ -90,9 +120,11 @@ struct Session::Rep {
     MutexLock lock(&mu);
     auto it = plans.find(key);
     if (it != plans.end()) return it->second;
+    FindCalls();
+    if (lowered) FERRY_RETURN_IF_ERROR(Lower(&signature));
     FERRY_ASSIGN_OR_RETURN(std::unique_ptr<Plan> plan,
                            Plan::Make(
-                               *graph, std::move(signature),
+                               lowered ? *lowered->graph() : *graph, std::move(signature),
                                [this](Node* n) {
                                  mu.AssertHeld();
                                  return KernelOf(n);
@@ -214,7 +246,12 @@ absl::StatusOr<Variable*> Session::VariableOf(const Node* node) {
   const auto known = rep_->variable_of.find(node);
   if (known != rep_->variable_of.end()) return known->second;
   FERRY_ASSIGN_OR_RETURN(const std::string name, StoredName(node->attrs(), node->name()));
-  FERRY_ASSIGN_OR_RETURN(GpuDevice* const gpu, rep_->placer->Place(node));
+  rep_->FindCalls();
+  const Node* placed = node;
+  if (rep_->lowered) {
+    FERRY_ASSIGN_OR_RETURN(placed, rep_->lowered->Find(const_cast<Node*>(node)));
+  }
+  FERRY_ASSIGN_OR_RETURN(GpuDevice* const gpu, rep_->placer->Place(placed));
   DType dtype = BaseType(node->output_type(0));
   PartialShape shape = node->output_shape(0);
   if (dtype == DType::kResource) {

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "runtime/base/status.h"
+#include "runtime/tensor/object.h"
 
 namespace ferry {
 namespace {
@@ -79,31 +80,42 @@ void HostAllocator::Release(Buffer* b) {
   std::free(b);
 }
 
+// Buffers of C++ objects, which are destroyed with them.
 class StringBufferMaker {
  public:
-  static absl::StatusOr<BufferRef> Make(int64_t count) {
+  template <typename T>
+  static absl::StatusOr<BufferRef> Make(int64_t count, const char* what) {
     int64_t bytes;
-    if (__builtin_mul_overflow(count, static_cast<int64_t>(sizeof(std::string)), &bytes)) {
-      return ResourceExhausted(count, " strings are more than any memory holds");
+    if (__builtin_mul_overflow(count, static_cast<int64_t>(sizeof(T)), &bytes)) {
+      return ResourceExhausted(count, " ", what, " are more than any memory holds");
     }
     FERRY_RETURN_IF_ERROR(HostAllocator::Get()->Reserve(static_cast<size_t>(bytes)));
     // Without exceptions: the limit may lie above what the system has.
-    auto* strings = new (std::nothrow) std::string[static_cast<size_t>(count)];
-    if (!strings) {
+    T* elements = new (std::nothrow) T[static_cast<size_t>(count)];
+    if (!elements) {
       HostAllocator::Get()->Unreserve(static_cast<size_t>(bytes));
       return ResourceExhausted("out of host memory: the system has no ", bytes, " bytes");
     }
-    return BufferRef(new Buffer(strings, static_cast<size_t>(bytes), &Release, nullptr));
+    return BufferRef(new Buffer(elements, static_cast<size_t>(bytes), &Release<T>, nullptr));
   }
 
  private:
+  template <typename T>
   static void Release(Buffer* b) {
-    delete[] static_cast<std::string*>(b->data());
+    delete[] static_cast<T*>(b->data());
     HostAllocator::Get()->Unreserve(b->capacity());
     delete b;
   }
 };
 
-absl::StatusOr<BufferRef> AllocateStrings(int64_t count) { return StringBufferMaker::Make(count); }
+absl::StatusOr<BufferRef> AllocateStrings(int64_t count) {
+  return StringBufferMaker::Make<std::string>(count, "strings");
+}
+
+absl::StatusOr<Tensor> AllocateObjects(DType dtype, const TensorShape& shape) {
+  FERRY_ASSIGN_OR_RETURN(BufferRef buffer,
+                         StringBufferMaker::Make<ObjectRef>(shape.num_elements(), "objects"));
+  return Tensor::Over(dtype, shape, std::move(buffer));
+}
 
 }  // namespace ferry

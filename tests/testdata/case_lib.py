@@ -3,7 +3,8 @@
 A file is a binary GraphDef. It holds many cases; the case K is made of these nodes:
 
   K/in0, K/in1, ...   Const: the inputs of the op, in the order of the NodeDef's inputs
-  K/...               other nodes between the inputs and the op (only in control.pb)
+  K/...               other nodes between the inputs and the op (control.pb, loops.pb and
+                      functions.pb, which has the functions of all its cases in its library)
   K/op                the op under test, with the attributes that TensorFlow gives it
   K/expect0, ...      Const: TensorFlow's CPU result for K/op:0, K/op:1, ...
   K/tol, K/rtol       Const float scalars, absent where they are 0 (see below)

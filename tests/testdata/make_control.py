@@ -9,7 +9,7 @@ from case_lib import CaseFile, arr, ramp, session_config, tf, tf1
 tf1.disable_control_flow_v2()
 
 
-def graph_case(f, name, inputs, build, error=None, rtol=0):
+def graph_case(f, name, inputs, build, error=None, rtol=0, tol=0):
     """build(tensors) gives the output tensors, all of them of the op named `op`."""
     k = f.unique(name)
     with tf.Graph().as_default() as g:
@@ -23,8 +23,12 @@ def graph_case(f, name, inputs, build, error=None, rtol=0):
             except tf.errors.OpError as e:
                 err = e
         assert (err is None) == (error is None), (name, err)
-        f.graph_def.node.extend(g.as_graph_def().node)
-    f.finish(k, out, 0, err, error, rtol)
+        graph = g.as_graph_def()
+        f.graph_def.node.extend(graph.node)
+        known = {d.signature.name for d in f.graph_def.library.function}
+        f.graph_def.library.function.extend(
+            d for d in graph.library.function if d.signature.name not in known)
+    f.finish(k, out, tol, err, error, rtol)
 
 
 def switch(data, pred):

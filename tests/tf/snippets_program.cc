@@ -7,12 +7,16 @@
 #include <vector>
 
 #include "runtime/base/status.h"
+#include "runtime/graph/clipping.h"
 #include "runtime/graph/cond.h"
+#include "runtime/graph/embedding.h"
+#include "runtime/graph/learning_rate.h"
 #include "runtime/graph/metrics.h"
 #include "runtime/graph/moving_averages.h"
 #include "runtime/graph/ops.h"
 #include "runtime/graph/optimizer.h"
 #include "runtime/graph/partitioned_variable.h"
+#include "runtime/graph/sparse_gradient.h"
 #include "runtime/graph/summary.h"
 #include "saver/checkpoint_reader.h"
 #include "saver/checkpoint_state.h"
@@ -316,6 +320,75 @@ absl::Status Training(Given& g, const Tensor& batch) {
   return absl::OkStatus();
 }
 
+absl::Status ExportedGraphs(const std::vector<std::pair<Tensor, Tensor>>& batches) {
+  Graph graph;
+  auto saver = *ImportMetaGraphFile(fs, "dir/m-100.meta", {}, &graph);
+  Session session(&graph);
+  FERRY_RETURN_IF_ERROR(saver->Restore(&session, "dir/m-100"));
+  auto step = *session.MakeCallable({.feeds = {"x", "y"}, .fetches = {"loss"}, .targets = {"train"}});
+  std::vector<Tensor> loss;
+  for (const auto& [x, y] : batches) FERRY_RETURN_IF_ERROR(step.Run({x, y}, &loss));
+  SaveOptions at;
+  at.global_step = 200;
+  FERRY_RETURN_IF_ERROR(saver->Save(&session, "dir/m", at).status());
+  return absl::OkStatus();
+}
+
+void Embeddings(Given& g, Output words, Output ids) {
+  const Scope& s = g.s;
+  const Output loss = g.loss;
+  const VariableHandle step = g.step;
+  VariableHandle table = GetVariable(s, "table", {10000, 32}, DType::kFloat);
+  Output rows = EmbeddingLookup(s, table, words);
+  Ignore(rows);
+  AdagradOptimizer optimizer(PolynomialDecay(s, 0.1, step.read, 1000));
+  std::vector<GradAndVar> grads = optimizer.ComputeGradients(s, loss);
+  for (GradAndVar& g : grads) g.grad = ClipByNorm(s, g.grad, 5);
+  Node* train_op = optimizer.ApplyGradients(s, grads, step);
+  Ignore(train_op);
+  Ignore(EmbeddingLookup(s, table, ids));
+  const std::vector<VariableHandle> parts = {table};
+  Ignore(EmbeddingLookup(s, parts, ids, PartitionStrategy::kDiv));
+}
+
+void Optimizers(Given& given) {
+  const Scope& s = given.s;
+  const Output loss = given.loss, x = given.x;
+  const VariableHandle w = given.w, b = given.bias, step = given.step;
+  std::vector<Gradient> grads;
+  Ignore(AddSymbolicGradients(s, {loss}, {w.ref, b.ref}, &grads));
+  std::vector<Output> tensors;
+  Ignore(AddSymbolicGradients(s, {loss}, {w.ref, b.ref}, &tensors));
+  const Gradient& g = grads[0];
+  if (g.is_sparse()) Ignore(ToDense(s, g));
+  Ignore(AdagradOptimizer(0.1).name());
+  Ignore(AdadeltaOptimizer(0.1).name());
+  Ignore(RMSPropOptimizer(0.1, 0.9, 0.9, 1e-10, /*centered=*/true).name());
+  Ignore(FtrlOptimizer(0.1).name());
+  Ignore(ClipByGlobalNorm(s, grads, 1).grads);
+  Ignore(ClipByAverageNorm(s, g, 1));
+  Ignore(ClipByValue(s, g, -1, 1));
+  Ignore(ExponentialDecay(s, 0.1, step.read, 1000, 0.9));
+  Ignore(NaturalExpDecay(s, 0.1, step.read, 1000, 0.9));
+  Ignore(InverseTimeDecay(s, 0.1, step.read, 1000, 0.9));
+  Ignore(CosineDecay(s, 0.1, step.read, 1000));
+  Ignore(PiecewiseConstant(s, x, {100}, {0.1, 0.01}));
+  VariableOptions options;
+  options.regularizer = L2Regularizer(1e-4);
+  Ignore(RegularizationLoss(s));
+}
+
+void Loops(Given& g, const std::string& dir) {
+  Session& session = g.session;
+  const std::vector<std::pair<std::string, Tensor>> feeds;
+  std::vector<Tensor> out;
+  Ignore(session.Run(feeds, {"loss"}, {}, &out));
+  Ignore(LoadSavedModel({}, dir, {kServe}));
+  RunOptions o;
+  o.timeout = absl::Milliseconds(100);
+  Ignore(o);
+}
+
 absl::Status Estimators(const ModelFn& model_fn, const InputFn& train_input,
                         const InputFn& test_input, const Batch& example) {
   RunConfig config;
@@ -369,4 +442,8 @@ int main(int argc, char** argv) {
   Ignore(Training(g, Tensor()));
   Ignore(Estimators(nullptr, nullptr, nullptr, {}));
   TensorBoard(g, "", "");
+  Ignore(ExportedGraphs({}));
+  Embeddings(g, {}, {});
+  Optimizers(g);
+  Loops(g, "");
 }
