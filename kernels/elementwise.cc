@@ -72,6 +72,11 @@ class UnaryKernel : public Kernel {
     return absl::OkStatus();
   }
 
+  ElementLoop element_loop() const override {
+    if (narrow_ || fn_.out != fn_.in || in_size_ == 0) return {};
+    return {fn_.in, 1, fn_.loop, nullptr, fn_.grain};
+  }
+
  private:
   void NarrowLoop(const char* x, char* y, int64_t n) const {
     alignas(64) float wide[kBlock];
@@ -121,6 +126,14 @@ class BinaryKernel : public Kernel {
     if (ys.num_elements() == 1 && ys.rank() <= xs.rank()) return Flat(c, xs, 1, 0);
     if (xs.num_elements() == 1 && xs.rank() <= ys.rank()) return Flat(c, ys, 0, 1);
     return Broadcasted(c, xs, ys);
+  }
+
+  ElementLoop element_loop() const override {
+    if (narrow_ || fn_.out != fn_.in || fn_.in == DType::kString || fn_.error != nullptr ||
+        fn_.shapes != BinaryShapes::kBroadcast) {
+      return {};
+    }
+    return {fn_.in, 2, nullptr, fn_.loop, fn_.grain};
   }
 
  private:

@@ -21,8 +21,9 @@ struct GemmShape {
 // factors number a_index[i] of `a` and b_index[i] of `b` (null: number i). `out` overlaps neither.
 // An empty sum (k = 0) is zero.
 //
-// float and double use OpenBLAS, half and bfloat16 multiply as float and round once at the end,
-// integers wrap around. Large products are split over the pool's threads by shape alone.
+// float uses oneDNN (OpenBLAS for very small products and other processors than x86-64), double
+// OpenBLAS; half and bfloat16 multiply as float and round once at the end, integers wrap around.
+// Large products are split over the pool's threads, by shapes and the number of threads alone.
 //
 // Uses the context's scratch memory. InvalidArgument when a size is beyond BLAS's (2^31 - 1).
 template <typename T>

@@ -13,23 +13,48 @@
 
 namespace ferry {
 
+namespace {
+
+// How often a thread that waits for another looks before it sleeps: some 100 us, about what waking
+// it up again takes. The parallel parts of a training step follow each other more quickly.
+constexpr int kSpins = 2000;
+
+void Pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+}  // namespace
+
 struct ThreadPool::Rep {
   Mutex mu;
   CondVar changed;
   std::deque<std::function<void()>> queue ABSL_GUARDED_BY(mu);
+  std::atomic<size_t> queued{0};  // The queue's size, for those that look without the lock.
+  int asleep ABSL_GUARDED_BY(mu) = 0;
   bool stop ABSL_GUARDED_BY(mu) = false;
+  int spins = 0;  // 0 where there are more threads than cores.
   std::vector<std::thread> workers;
 
   void Loop() {
     const FlushDenormals flush;
-    for (;;) {
+    for (bool worked = false;; worked = true) {
+      for (int i = worked ? spins : 0; i > 0 && queued.load(std::memory_order_relaxed) == 0; --i) {
+        Pause();
+      }
       std::function<void()> fn;
       {
         MutexLock lock(&mu);
-        while (!stop && queue.empty()) changed.Wait(&mu);
+        while (!stop && queue.empty()) {
+          ++asleep;
+          changed.Wait(&mu);
+          --asleep;
+        }
         if (queue.empty()) return;
         fn = std::move(queue.front());
         queue.pop_front();
+        queued.store(queue.size(), std::memory_order_relaxed);
       }
       fn();
     }
@@ -40,6 +65,7 @@ ThreadPool::ThreadPool(int threads)
     : threads_(threads > 0 ? threads
                            : std::max(1, static_cast<int>(std::thread::hardware_concurrency()))),
       rep_(std::make_unique<Rep>()) {
+  if (threads_ <= static_cast<int>(std::thread::hardware_concurrency())) rep_->spins = kSpins;
   for (int i = 1; i < threads_; ++i) rep_->workers.emplace_back([this] { rep_->Loop(); });
 }
 
@@ -54,11 +80,14 @@ ThreadPool::~ThreadPool() {
 
 void ThreadPool::Schedule(std::function<void()> fn) {
   if (threads_ == 1) return fn();
+  bool wake;
   {
     MutexLock lock(&rep_->mu);
     rep_->queue.push_back(std::move(fn));
+    rep_->queued.store(rep_->queue.size(), std::memory_order_relaxed);
+    wake = rep_->asleep > 0;  // Those awake look at the queue before they sleep.
   }
-  rep_->changed.Signal();
+  if (wake) rep_->changed.Signal();
 }
 
 namespace {
@@ -109,11 +138,9 @@ void ThreadPool::ParallelFor(int64_t total, int64_t grain,
   loop->Work();
   // The last block may still be with a worker for a moment: spinning that long is cheaper than a
   // sleep and a wake-up.
-  for (int spin = 0; spin < 2000; ++spin) {
+  for (int spin = 0; spin < kSpins; ++spin) {
     if (loop->left.load(std::memory_order_acquire) == 0) return;
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#endif
+    Pause();
   }
   MutexLock lock(&loop->mu);
   while (!loop->done) loop->finished.Wait(&loop->mu);

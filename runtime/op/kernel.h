@@ -65,6 +65,18 @@ class KernelConstruction {
 
 class KernelContext;
 
+// The loop of an element-wise kernel of one or two inputs of type `type`, broadcast as NumPy does,
+// and an output of the same type: what a plan needs to compute several such nodes block by block.
+// z[i] = f(x[i * x_step], y[i * y_step]); each step is 0 or 1; z may be x or y where the step is 1.
+struct ElementLoop {
+  DType type = DType::kInvalid;
+  int inputs = 0;
+  void (*unary)(const void* x, void* z, int64_t n) = nullptr;
+  bool (*binary)(const void* x, int x_step, const void* y, int y_step, void* z,
+                 int64_t n) = nullptr;  // Always true: every element has a result.
+  int64_t grain = 0;                    // Elements that make a block of work for a thread.
+};
+
 class Kernel {
  public:
   virtual ~Kernel() = default;
@@ -75,6 +87,8 @@ class Kernel {
   }
   // Thread-safe. Errors needn't name the node: the executor puts its name and op in front.
   virtual absl::Status Compute(KernelContext* c) const = 0;
+  // Of kernels that do nothing but this; valid as long as the kernel. `inputs` is 0 for others.
+  virtual ElementLoop element_loop() const { return {}; }
 };
 
 // ---------------------------------------------------------------------------------------------
@@ -179,6 +193,9 @@ class KernelContext {
   void* gpu_stream() const {
     return run_->capture_stream ? run_->capture_stream : gpu_->native_stream(GpuStream::kCompute);
   }
+
+  // How many threads ParallelFor has, the calling one among them.
+  int threads() const { return run_->pool->threads(); }
 
   // As ThreadPool::ParallelFor. Choose `grain` from shapes alone, about 16 KiB of work or more.
   void ParallelFor(int64_t total, int64_t grain,

@@ -60,17 +60,14 @@ absl::StatusOr<BufferRef> HostAllocator::Allocate(size_t bytes) {
   const size_t total = kHeader + (bytes + kHostAlignment - 1) / kHostAlignment * kHostAlignment;
   // Large blocks start at a huge page, and ask for such: fewer faults and TLB misses.
   constexpr size_t kHuge = size_t{2} << 20;
-  void* p = std::aligned_alloc(kHostAlignment, total);
+  const bool huge = total >= kHuge;
+  void* p = std::aligned_alloc(huge ? kHuge : kHostAlignment, total);
   if (!p) {
     Unreserve(bytes);
     return ResourceExhausted("out of host memory: the system has no ", bytes, " bytes; ",
                              bytes_in_use(), " in use");
   }
-  if (total >= 2 * kHuge) {
-    const uintptr_t begin = (reinterpret_cast<uintptr_t>(p) + kHuge - 1) / kHuge * kHuge;
-    const uintptr_t end = (reinterpret_cast<uintptr_t>(p) + total) / kHuge * kHuge;
-    if (end > begin) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-  }
+  if (huge) madvise(p, total / kHuge * kHuge, MADV_HUGEPAGE);
   return BufferRef(new (p) Buffer(static_cast<char*>(p) + kHeader, bytes, &Release, this));
 }
 
