@@ -74,7 +74,7 @@ class UnaryKernel : public Kernel {
 
   ElementLoop element_loop() const override {
     if (narrow_ || fn_.out != fn_.in || in_size_ == 0) return {};
-    return {fn_.in, 1, fn_.loop, nullptr, fn_.grain};
+    return {fn_.in, 1, fn_.loop, nullptr, false, fn_.grain};
   }
 
  private:
@@ -130,10 +130,10 @@ class BinaryKernel : public Kernel {
 
   ElementLoop element_loop() const override {
     if (narrow_ || fn_.out != fn_.in || fn_.in == DType::kString || fn_.error != nullptr ||
-        fn_.shapes != BinaryShapes::kBroadcast) {
+        fn_.shapes == BinaryShapes::kMayMisfit) {
       return {};
     }
-    return {fn_.in, 2, nullptr, fn_.loop, fn_.grain};
+    return {fn_.in, 2, nullptr, fn_.loop, fn_.shapes == BinaryShapes::kSame, fn_.grain};
   }
 
  private:

@@ -136,7 +136,10 @@ class RandomGraph {
     pred = ops::Placeholder(root_.WithOpName("pred"), DType::kBool, TensorShape());
     for (int i = 0; i < 3; ++i) {
       Step s{Kind::kFeed, {}, Pick(9) - 4.0, i == 2 ? 2 : 1, {}};
-      s.output = ops::Placeholder(root_.WithOpName(absl::StrCat("feed", i)), DType::kDouble);
+      // With a known rank element-wise nodes may be computed together.
+      const PartialShape shape =
+          seed % 2 ? PartialShape({PartialShape::kUnknown}) : PartialShape();
+      s.output = ops::Placeholder(root_.WithOpName(absl::StrCat("feed", i)), DType::kDouble, shape);
       Add(s, 1, s.multiple);
     }
     Step c{Kind::kConst, {}, 3, 1, {}};

@@ -101,7 +101,15 @@ proto::GraphDef GraphOf(const OpCase& c, Inputs how, const std::string& device) 
   proto::GraphDef graph;
   graph.mutable_versions()->set_producer(1882);
   if (c.library) *graph.mutable_library() = *c.library;
-  if (how == Inputs::kOwned) AddConst(&graph, c.name + "/true", Tensor::Scalar<bool>(true));
+  if (how == Inputs::kOwned) {  // What a plan can't compute beforehand.
+    AddConst(&graph, c.name + "/true_value", Tensor::Scalar<bool>(true));
+    proto::NodeDef* n = graph.add_node();
+    n->set_name(c.name + "/true");
+    n->set_op("PlaceholderWithDefault");
+    n->add_input(c.name + "/true_value");
+    (*n->mutable_attr())["dtype"] = MakeAttr(DType::kBool);
+    (*n->mutable_attr())["shape"] = MakeAttr(PartialShape::Scalar());
+  }
   for (const auto& [name, value] : InputsOf(c)) {
     if (how == Inputs::kConst) {
       AddConst(&graph, name, value);

@@ -65,8 +65,8 @@ class KernelConstruction {
 
 class KernelContext;
 
-// The loop of an element-wise kernel of one or two inputs of type `type`, broadcast as NumPy does,
-// and an output of the same type: what a plan needs to compute several such nodes block by block.
+// The loop of an element-wise kernel of one or two inputs of type `type` and an output of the same
+// type: what a plan needs to compute several such nodes block by block.
 // z[i] = f(x[i * x_step], y[i * y_step]); each step is 0 or 1; z may be x or y where the step is 1.
 struct ElementLoop {
   DType type = DType::kInvalid;
@@ -74,7 +74,8 @@ struct ElementLoop {
   void (*unary)(const void* x, void* z, int64_t n) = nullptr;
   bool (*binary)(const void* x, int x_step, const void* y, int y_step, void* z,
                  int64_t n) = nullptr;  // Always true: every element has a result.
-  int64_t grain = 0;                    // Elements that make a block of work for a thread.
+  bool same_shape = false;  // Two inputs must be of one shape; else they broadcast as NumPy's do.
+  int64_t grain = 0;        // Elements that make a block of work for a thread.
 };
 
 class Kernel {

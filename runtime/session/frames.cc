@@ -42,7 +42,8 @@ bool Frames::IsLoopSwitch(const Node* n) const {
 }
 
 absl::StatusOr<Frames> Frames::Find(const absl::flat_hash_set<Node*>& needed,
-                                    const absl::flat_hash_map<Output, int>& fed) {
+                                    const absl::flat_hash_map<Output, int>& fed,
+                                    const Rewiring& rewiring) {
   Frames frames;
   frames.loops_.emplace_back();
   std::vector<Node*> nodes(needed.begin(), needed.end());
@@ -54,7 +55,7 @@ absl::StatusOr<Frames> Frames::Find(const absl::flat_hash_set<Node*>& needed,
   absl::flat_hash_map<const Node*, std::vector<Node*>> followers;
   const auto for_each_edge = [&](Node* n, const auto& edge) -> absl::Status {
     const bool merge = IsMerge(n);
-    for (const Output& in : n->inputs()) {
+    for (const Output& in : rewiring.inputs(n)) {
       if (fed.contains(in)) continue;
       if (IsNextIteration(in.node)) {
         if (merge) continue;
@@ -111,7 +112,7 @@ absl::StatusOr<Frames> Frames::Find(const absl::flat_hash_set<Node*>& needed,
       f = lies;
       witness = p;
     };
-    for (const Output& in : n->inputs()) {
+    for (const Output& in : rewiring.inputs(n)) {
       if (fed.contains(in)) from(in.node, 0);
     }
     FERRY_RETURN_IF_ERROR(for_each_edge(n, [&](Node* p) { from(p, gives_to(p)); }));
@@ -157,7 +158,7 @@ absl::StatusOr<Frames> Frames::Find(const absl::flat_hash_set<Node*>& needed,
     absl::flat_hash_set<const Node*> seen;
     while (seen.insert(n).second) {
       const Node* back = nullptr;
-      for (const Output& in : n->inputs()) {
+      for (const Output& in : rewiring.inputs(n)) {
         if (!back && !fed.contains(in) && !(IsMerge(n) && IsNextIteration(in.node)) &&
             waiting[in.node] > 0) {
           back = in.node;
@@ -182,7 +183,7 @@ absl::StatusOr<Frames> Frames::Find(const absl::flat_hash_set<Node*>& needed,
     if (ClosesLoop(n)) {
       const Node* enter = nullptr;
       const Node* next = nullptr;
-      for (const Output& in : n->inputs()) {
+      for (const Output& in : rewiring.inputs(n)) {
         if (IsEnter(in.node)) enter = in.node;
         if (IsNextIteration(in.node)) next = in.node;
       }
@@ -209,7 +210,7 @@ absl::StatusOr<Frames> Frames::Find(const absl::flat_hash_set<Node*>& needed,
       }
       continue;
     }
-    for (const Output& in : n->inputs()) {
+    for (const Output& in : rewiring.inputs(n)) {
       if (f > 0 && in.index == 0 && frames.IsLoopSwitch(in.node) && frames.Of(in.node) == f) {
         return InvalidArgument(Describe(n), " takes ", in.name(),
                                ", which has a value only when the loop has ended; an Exit can");

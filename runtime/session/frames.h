@@ -18,6 +18,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/statusor.h"
 #include "runtime/graph/graph.h"
+#include "runtime/session/rewiring.h"
 
 namespace ferry {
 
@@ -43,13 +44,15 @@ class Frames {
     Node* condition = nullptr;  // Its LoopCond; null: it is passed through once.
   };
 
-  // `needed`: the nodes that run; an output in `fed` isn't made by its node. Takes time and memory
+  // `needed`: the nodes that run, with the inputs that `rewiring` gives them; an output in `fed` isn't
+  // made by its node. Takes time and memory
   // in proportion to them. InvalidArgument names the nodes that make up no loops: an Exit in no
   // frame, inputs from two frames, a Merge that closes a loop with other inputs than an Enter and a
   // NextIteration, a loop without a LoopCond, a cycle that no NextIteration closes, frames nested
   // deeper than 100.
   static absl::StatusOr<Frames> Find(const absl::flat_hash_set<Node*>& needed,
-                                     const absl::flat_hash_map<Output, int>& fed);
+                                     const absl::flat_hash_map<Output, int>& fed,
+                                     const Rewiring& rewiring);
 
   const Loop& loop(int i) const { return loops_[static_cast<size_t>(i)]; }
   int size() const { return static_cast<int>(loops_.size()); }

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/base/optimization.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -180,6 +181,10 @@ std::string Describe(const Node* n) {
 
 Plan::Plan() = default;
 Plan::~Plan() = default;
+
+int Plan::num_steps() const {
+  return static_cast<int>(absl::c_count_if(steps_, [](const Step& s) { return !s.once; }));
+}
 
 absl::StatusOr<Frame*> Plan::AcquireFrame(const RunContext& context) const {
   Frame* frame = idle_.exchange(nullptr, std::memory_order_acquire);

@@ -1,7 +1,7 @@
 // Plan: what one Run signature (feeds, fetches, targets) does, decided once: which nodes run, in
 // which order, with which kernels, and where their values lie. Internal to the session.
 //
-//   Graph ── prune ── order ── slots ── liveness ── registers ──▶ Plan (immutable, shared)
+//   Graph ── prune ── rewire, fuse ── order ── slots ── liveness ── registers ──▶ Plan (immutable)
 //                                                                  │ NewFrame
 //                                                                  ▼
 //                        Frame: slots, registers and kernel contexts of one Run at a time
@@ -70,7 +70,7 @@ class Plan {
   absl::Status Run(absl::Span<const Tensor> feeds, std::vector<Tensor>* fetches,
                    const RunContext& context) const;
 
-  int num_steps() const { return static_cast<int>(steps_.size()); }
+  int num_steps() const;  // Of those that each Run has.
   int num_registers() const { return num_registers_; }
 
  private:
@@ -165,6 +165,7 @@ class Plan {
   void ReleaseFrame(Frame* frame) const;
 
   Signature signature_;
+  std::vector<std::unique_ptr<Kernel>> kernels_;  // Of steps that compute no single node.
   std::vector<Step> steps_;
   int num_slots_ = 0;
   int num_registers_ = 0;

@@ -1,6 +1,10 @@
 // Makes plans: see plan.h. A loop (frames.h) is a unit of the plan around it, which its first Enter
 // stands for; its own plan is made by a PlanMaker of its own, in which Merges, Enters, Switches by
 // the loop's condition and NextIterations are units without a step: names for slots.
+//
+// What is planned is the graph as the Rewiring says; then constants' results are computed once, and
+// trees of element-wise nodes become units of their own, which their last node stands for
+// (fusion.h).
 #include <algorithm>
 #include <limits>
 #include <queue>
@@ -13,7 +17,9 @@
 #include "absl/strings/str_join.h"
 #include "runtime/base/status.h"
 #include "runtime/session/frames.h"
+#include "runtime/session/fusion.h"
 #include "runtime/session/plan.h"
+#include "runtime/session/rewiring.h"
 
 namespace ferry {
 namespace {
@@ -75,6 +81,19 @@ std::string Describe(const Node* n) {
   return absl::StrCat("node '", n->name(), "' (", n->op(), ")");
 }
 
+// Gives values that were known when the plan was made.
+class KnownValues : public Kernel {
+ public:
+  explicit KnownValues(std::vector<Tensor> values) : values_(std::move(values)) {}
+  absl::Status Compute(KernelContext* c) const override {
+    for (size_t i = 0; i < values_.size(); ++i) c->SetOutput(static_cast<int>(i), values_[i]);
+    return absl::OkStatus();
+  }
+
+ private:
+  const std::vector<Tensor> values_;
+};
+
 constexpr int kForever = std::numeric_limits<int>::max();
 
 }  // namespace
@@ -89,6 +108,7 @@ class PlanMaker {
 
   absl::StatusOr<std::unique_ptr<Plan>> Make() {
     FERRY_RETURN_IF_ERROR(Prune());
+    Rewire();
     FERRY_RETURN_IF_ERROR(FindFrames());
     FindRestores();
     return MakeUnits();
@@ -101,6 +121,7 @@ class PlanMaker {
         lookup_(outer.lookup_),
         replay_(false),
         plan_(new Plan),
+        rewiring_(outer.rewiring_),
         frames_(outer.frames_),
         frame_(frame),
         outer_(&outer),
@@ -120,6 +141,7 @@ class PlanMaker {
   }
 
   absl::StatusOr<std::unique_ptr<Plan>> MakeUnits() {
+    FindFusions();
     FERRY_RETURN_IF_ERROR(Order());
     FindReads();
     FERRY_RETURN_IF_ERROR(MakeSteps());
@@ -136,7 +158,7 @@ class PlanMaker {
       return IsEnter(n) || IsExit(n) || IsNextIteration(n);
     };
     if (std::none_of(needed_.begin(), needed_.end(), of_loop)) return absl::OkStatus();
-    FERRY_ASSIGN_OR_RETURN(Frames frames, Frames::Find(needed_, fed_));
+    FERRY_ASSIGN_OR_RETURN(Frames frames, Frames::Find(needed_, fed_, *rewiring_));
     frames_ = std::make_shared<const Frames>(std::move(frames));
     const auto outside = [&](absl::string_view role, const Node* n) -> absl::Status {
       const int f = frames_->Of(n);
@@ -162,7 +184,7 @@ class PlanMaker {
       const Frames::Loop& loop = frames_->loop(f);
       Edges& edges = edges_[loop.enters.front()];
       for (Node* enter : loop.enters) {
-        edges.inputs.push_back(enter->input(0));
+        edges.inputs.push_back(rewiring_->inputs(enter)[0]);
         for (Node* c : enter->control_inputs()) edges.control.push_back(c);
       }
       needed_.insert(loop.enters.front());
@@ -172,7 +194,7 @@ class PlanMaker {
   // What a unit needs, and the unit that makes what node `p` gives.
   const std::vector<Output>& InputsOf(const Node* n) const {
     auto it = edges_.find(n);
-    return it == edges_.end() ? n->inputs() : it->second.inputs;
+    return it == edges_.end() ? rewiring_->inputs(n) : it->second.inputs;
   }
   const std::vector<Node*>& ControlsOf(const Node* n) const {
     auto it = edges_.find(n);
@@ -251,13 +273,148 @@ class PlanMaker {
     return absl::OkStatus();
   }
 
+  // The graph with what needn't be computed left out, and the nodes that are still needed then.
+  void Rewire() {
+    const Plan::Signature& sig = plan_->signature_;
+    rewiring_ = std::make_shared<const Rewiring>(sig.fetches, sig.targets, fed_, needed_);
+    for (const Output& o : sig.fetches) fetches_.push_back(rewiring_->of(o));
+    absl::flat_hash_set<Node*> needed;
+    std::vector<Node*> stack;
+    const auto need = [&](Node* n) {
+      if (needed_.contains(n) && needed.insert(n).second) stack.push_back(n);
+    };
+    for (const Output& o : fetches_) {
+      if (!fed_.contains(o)) need(o.node);
+    }
+    for (Node* n : sig.targets) need(n);
+    while (!stack.empty()) {
+      const Node* n = stack.back();
+      stack.pop_back();
+      for (const Output& in : rewiring_->inputs(n)) {
+        if (!fed_.contains(in)) need(in.node);
+      }
+      for (Node* c : n->control_inputs()) need(c);
+    }
+    needed_ = std::move(needed);
+  }
+
+  // ---- Fusion ----
+
+  // Finds trees of element-wise nodes of one type and shape, and makes each a unit. What a node's
+  // value goes into only one such node computes with that. A node that may read a variable's memory
+  // stays where it is when something writes variables, since it would come later.
+  void FindFusions() {
+    absl::flat_hash_map<Output, int> uses;
+    absl::flat_hash_set<const Node*> fixed;
+    bool writes = false;
+    for (Node* n : needed_) {
+      for (const Output& in : InputsOf(n)) ++uses[in];
+      for (const Node* c : ControlsOf(n)) fixed.insert(c);
+      writes = writes || UnitWrites(n);
+    }
+    for (const Output& o : fetches_) ++uses[o];
+    fixed.insert(plan_->signature_.targets.begin(), plan_->signature_.targets.end());
+    absl::flat_hash_map<const Node*, ElementLoop> loops;
+    for (Node* n : needed_) {
+      if (IsLoop(n) || n->num_outputs() != 1 || rewiring_->steady(n) || fed_.contains(Output(n, 0)) ||
+          !ControlsOf(n).empty() || !n->output_shape(0).known_rank() ||
+          n->output_shape(0).rank() == 0 || InputsOf(n).empty() || InputsOf(n).size() > 2) {
+        continue;
+      }
+      const absl::StatusOr<const Plan::NodeKernel*> kernel = lookup_(n);
+      if (!kernel.ok() || (*kernel)->gpu) continue;
+      const ElementLoop loop = (*kernel)->kernel->element_loop();
+      if (loop.inputs != static_cast<int>(InputsOf(n).size())) continue;
+      if (absl::c_all_of(InputsOf(n), [&](const Output& in) {
+            return FusedKernel::Fits(in.shape(), n->output_shape(0));
+          })) {
+        loops.emplace(n, loop);
+      }
+    }
+    // Whether the node is computed with the one that uses it.
+    const auto joins = [&](const Output& o, const Node* user) {
+      const auto it = loops.find(o.node);
+      return it != loops.end() && !fed_.contains(o) && uses[o] == 1 && !fixed.contains(o.node) &&
+             o.shape() == user->output_shape(0) && it->second.type == loops.at(user).type &&
+             !(writes && absl::c_any_of(InputsOf(o.node), [&](const Output& in) {
+                 return MayLieInVariable(in);
+               }));
+    };
+    absl::flat_hash_set<const Node*> joined;
+    for (const auto& [n, loop] : loops) {
+      for (const Output& in : InputsOf(n)) {
+        if (joins(in, n)) joined.insert(in.node);
+      }
+    }
+    std::vector<Node*> roots;
+    for (Node* n : needed_) {
+      if (loops.contains(n) && !joined.contains(n)) roots.push_back(n);
+    }
+    // A tree that is too large is cut; what is left of it below is another one.
+    while (!roots.empty()) {
+      Node* const root = roots.back();
+      roots.pop_back();
+      // From the root down, breadth first; the ops are in the opposite order.
+      std::vector<Node*> members = {root};
+      absl::flat_hash_map<const Node*, size_t> place = {{root, 0}};
+      for (size_t i = 0; i < members.size(); ++i) {
+        for (const Output& in : InputsOf(members[i])) {
+          if (!joined.contains(in.node) || !joins(in, members[i])) continue;
+          if (members.size() < FusedKernel::kMaxOps) {
+            place[in.node] = members.size();
+            members.push_back(in.node);
+          } else {
+            roots.push_back(in.node);
+          }
+        }
+      }
+      if (members.size() == 1) continue;
+      Edges edges;
+      std::vector<FusedOp> ops;
+      const auto operand = [&](const Output& o) -> FusedOperand {
+        const auto it = place.find(o.node);
+        if (it != place.end()) return {false, static_cast<int>(members.size() - 1 - it->second)};
+        const auto at = absl::c_find(edges.inputs, o);
+        const int index = static_cast<int>(at - edges.inputs.begin());
+        if (at == edges.inputs.end()) edges.inputs.push_back(o);
+        return {true, index};
+      };
+      for (size_t i = members.size(); i-- > 0;) {
+        const std::vector<Output>& in = InputsOf(members[i]);
+        FusedOp op{loops.at(members[i]), operand(in[0]), {}};
+        if (in.size() == 2) op.y = operand(in[1]);
+        ops.push_back(std::move(op));
+      }
+      for (Node* n : members) {
+        if (n != root) needed_.erase(n);
+      }
+      plan_->kernels_.push_back(std::make_unique<FusedKernel>(std::move(ops)));
+      fused_[root] = plan_->kernels_.back().get();
+      edges_[root] = std::move(edges);
+    }
+  }
+
+  // Whether the value may be the memory of a variable itself, as far as can be told from its maker.
+  static bool MayLieInVariable(Output o) {
+    for (;;) {
+      const Node* n = o.node;
+      if (HoldsVariable(o.dtype()) || n->op() == "ReadVariableOp" || IsMerge(n) || IsEnter(n) ||
+          IsExit(n)) {
+        return true;
+      }
+      const int from = IsSwitch(n) ? 0 : n->info() ? n->info()->aliases_input : -1;
+      if (from < 0 || from >= n->num_inputs()) return false;
+      o = n->input(from);
+    }
+  }
+
   // The Assigns of values that come from a RestoreV2, straight or through Identity and Reshape, and
   // that nothing else uses.
   void FindRestores() {
     const auto is_restore = [](const Node* n) { return n->op() == "RestoreV2"; };
     if (std::none_of(needed_.begin(), needed_.end(), is_restore)) return;
     absl::flat_hash_map<Output, int> uses;
-    for (const Output& o : plan_->signature_.fetches) ++uses[o];
+    for (const Output& o : fetches_) ++uses[o];
     for (const Node* n : needed_) {
       for (const Output& in : InputsOf(n)) ++uses[in];
     }
@@ -265,7 +422,7 @@ class PlanMaker {
       if (n->op() != "Assign" && n->op() != "AssignVariableOp") continue;
       std::vector<const Node*> way;
       const Node* at = n;
-      Output value = n->input(1);
+      Output value = InputsOf(n)[1];
       while (!fed_.contains(value) && uses[value] == 1) {
         way.push_back(at);
         at = value.node;
@@ -276,7 +433,7 @@ class PlanMaker {
           break;
         }
         if (at->op() != "Identity" && at->op() != "Reshape") break;
-        value = at->input(0);
+        value = InputsOf(at)[0];
       }
     }
   }
@@ -316,7 +473,7 @@ class PlanMaker {
         }
       }
     };
-    for (const Output& o : plan_->signature_.fetches) walk(UnitOf(o.node));
+    for (const Output& o : fetches_) walk(UnitOf(o.node));
     for (Node* n : plan_->signature_.targets) walk(UnitOf(n));
     if (loop_) {
       if (loop_->condition) walk(frames_->loop(frame_).condition);
@@ -393,7 +550,7 @@ class PlanMaker {
     bool any = false;
     for (const Node* n : order_) {
       any = any || Frames::ClosesLoop(n);
-      if (frames_->IsLoopSwitch(n) && body.contains(UnitOf(n->input(0).node))) {
+      if (frames_->IsLoopSwitch(n) && body.contains(UnitOf(InputsOf(n)[0].node))) {
         return InvalidArgument(Describe(n), " is a Switch by the loop's condition ",
                                Describe(loop_->condition), ", but its input ", n->input(0).name(),
                                " depends on that");
@@ -426,38 +583,42 @@ class PlanMaker {
       });
     }
     if (!any) return;
-    const absl::flat_hash_set<Output> fetched(plan_->signature_.fetches.begin(),
-                                              plan_->signature_.fetches.end());
+    const absl::flat_hash_set<Output> fetched(fetches_.begin(), fetches_.end());
+    absl::flat_hash_map<Output, std::vector<Node*>> users;
+    for (Node* n : order_) {
+      for (const Output& in : InputsOf(n)) users[in].push_back(n);
+    }
+    absl::flat_hash_set<Output> exiting;  // From this iteration of the loop that is planned.
+    if (loop_) {
+      for (const Node* exit : frames_->loop(frame_).exits) exiting.insert(rewiring_->inputs(exit)[0]);
+    }
     for (const auto& [n, first] : position) {
       if (n->op() != "ReadVariableOp") continue;
       int last = first;
-      bool leaves = false;  // This iteration of the loop that is planned.
+      bool leaves = false;
       std::vector<Output> values = {Output(const_cast<Node*>(n), 0)};
       absl::flat_hash_set<Output> seen(values.begin(), values.end());
+      const auto passes_to = [&](Node* node, int o) {
+        if (seen.insert(Output(node, o)).second) values.emplace_back(node, o);
+      };
       while (!values.empty()) {
         const Output value = values.back();
         values.pop_back();
         if (fetched.contains(value)) last = kForever;
-        for (Node* user : value.node->consumers()) {
-          if (loop_ && IsExit(user) && frames_->Of(user) == frame_) leaves = true;
-          const bool enters = frames_ && IsEnter(user) && frames_->Of(user) != frame_;
-          const auto at = position.find(enters ? UnitOf(user) : user);
-          if (at == position.end()) continue;
-          leaves = leaves || (loop_ && IsNextIteration(user));
-          if (enters) {
-            last = std::max(last, at->second);
-            for (Node* exit : frames_->loop(frames_->Of(user)).exits) {
-              if (seen.insert(Output(exit, 0)).second) values.emplace_back(exit, 0);
-            }
+        leaves = leaves || exiting.contains(value);
+        const auto used = users.find(value);
+        if (used == users.end()) continue;
+        for (Node* user : used->second) {
+          last = std::max(last, position.at(user));
+          if (IsLoop(user)) {
+            for (Node* exit : frames_->loop(frames_->Of(user)).exits) passes_to(exit, 0);
             continue;
           }
-          for (int i = 0; i < user->num_inputs(); ++i) {
-            if (user->input(i) != value) continue;
-            last = std::max(last, at->second);
-            if (!PassesOn(user, i)) continue;
-            for (int o = 0; o < user->num_outputs(); ++o) {
-              if (seen.insert(Output(user, o)).second) values.emplace_back(user, o);
-            }
+          leaves = leaves || (loop_ && IsNextIteration(user));
+          const std::vector<Output>& inputs = InputsOf(user);
+          for (size_t i = 0; i < inputs.size(); ++i) {
+            if (inputs[i] != value || !PassesOn(user, static_cast<int>(i))) continue;
+            for (int o = 0; o < user->num_outputs(); ++o) passes_to(user, o);
           }
         }
       }
@@ -524,6 +685,15 @@ class PlanMaker {
         FERRY_ASSIGN_OR_RETURN(const bool done, MadeWithoutKernel(n, &missing));
         if (done) continue;
       }
+      if (const std::vector<Tensor>* values = rewiring_->known(n)) {
+        plan_->kernels_.push_back(std::make_unique<KnownValues>(*values));
+        AddHostStep(n, plan_->kernels_.back().get()).once = true;
+        continue;
+      }
+      if (const auto fused = fused_.find(n); fused != fused_.end()) {
+        AddFused(n, fused->second);
+        continue;
+      }
       absl::StatusOr<const Plan::NodeKernel*> kernel = lookup_(n);
       if (!kernel.ok()) {
         // All that is missing is told at once; other errors at once.
@@ -551,7 +721,7 @@ class PlanMaker {
       step.gpu = placed.on_device ? (*kernel)->gpu : nullptr;
       if (step.gpu) UsesGpu(step.gpu);
       for (int i = 0; i < n->num_inputs(); ++i) {
-        const Output& in = n->input(i);
+        const Output& in = InputsOf(n)[static_cast<size_t>(i)];
         int slot = SlotOf(in);
         if (fed_.contains(in) && HoldsVariable(n->input_type(i))) {
           return InvalidArgument(Describe(n), " needs the variable '", in.node->name(),
@@ -595,7 +765,7 @@ class PlanMaker {
         in_variable_.back() = in_variable;
       }
       step.registers.assign(static_cast<size_t>(n->num_outputs()), -1);
-      step.once = n->op() == "Const" || IsVariable(n);
+      step.once = n->op() == "Const" || IsVariable(n) || IsOnce(n, step);
       step.plain = !step.restores && !step.reads_in_place;
       if (IsVariable(n)) plan_->touches_variables_ = true;
       step_of_[n] = static_cast<int>(plan_->steps_.size());
@@ -606,7 +776,7 @@ class PlanMaker {
     if (!missing.empty()) return Unimplemented(absl::StrJoin(missing, "; "));
     for (const size_t t : commits_) plan_->steps_[first_step[t]].commit = true;
     if (loop_) return LeaveSlots();
-    for (const Output& o : sig.fetches) {
+    for (const Output& o : fetches_) {
       int slot = SlotOf(o);
       if (homes_[static_cast<size_t>(slot)]) slot = Bring(slot, nullptr, o.node, false);
       plan_->fetch_slots_.push_back(slot);
@@ -614,6 +784,48 @@ class PlanMaker {
       if (event >= 0) plan_->fetch_waits_.push_back(event);
     }
     return absl::OkStatus();
+  }
+
+  // Adds a step on the CPU with that kernel, which takes all that the unit does. The reference is
+  // good until the next step is added.
+  Plan::Step& AddHostStep(Node* n, const Kernel* kernel) {
+    Plan::Step step;
+    step.node = n;
+    step.kernel = kernel;
+    for (const Output& in : InputsOf(n)) {
+      int slot = SlotOf(in);
+      if (homes_[static_cast<size_t>(slot)]) slot = Bring(slot, nullptr, in.node, false);
+      if (const int event = arrives_[static_cast<size_t>(slot)]; event >= 0) {
+        step.waits.push_back(event);
+      }
+      step.inputs.push_back(slot);
+    }
+    const int index = static_cast<int>(plan_->steps_.size());
+    step.outputs = first_slot_[n] = plan_->num_slots_;
+    for (int o = 0; o < n->num_outputs(); ++o) NewSlot(n->output_type(o), nullptr, index);
+    step.registers.assign(static_cast<size_t>(n->num_outputs()), -1);
+    step_of_[n] = index;
+    in_place_.emplace_back();
+    replayable_.push_back(false);
+    plan_->steps_.push_back(std::move(step));
+    return plan_->steps_.back();
+  }
+
+  void AddFused(Node* n, const Kernel* kernel) {
+    const Plan::Step& step = AddHostStep(n, kernel);
+    for (size_t i = 0; i < step.inputs.size(); ++i) {
+      if (InputsOf(n)[i].shape() == n->output_shape(0)) {
+        in_place_.back().push_back(static_cast<int>(i));
+      }
+    }
+  }
+
+  // Whether the step's results are the same in every Run and can be computed before.
+  bool IsOnce(const Node* n, const Plan::Step& step) const {
+    return rewiring_->steady(n) && !step.gpu && absl::c_all_of(step.inputs, [&](int in) {
+             const int maker = makers_[static_cast<size_t>(in)];
+             return maker >= 0 && plan_->steps_[static_cast<size_t>(maker)].once;
+           });
   }
 
   int SlotOf(const Output& o) const {
@@ -694,12 +906,13 @@ class PlanMaker {
       return true;
     }
     if (IsNextIteration(n)) {
-      named_[Output(n, 0)] = SlotOf(n->input(0));
+      named_[Output(n, 0)] = SlotOf(InputsOf(n)[0]);
       return true;
     }
     if (n == loop_->condition) {
-      int slot = SlotOf(n->input(0));
-      if (homes_[static_cast<size_t>(slot)]) slot = Bring(slot, nullptr, n->input(0).node, false);
+      const Output& in = InputsOf(n)[0];
+      int slot = SlotOf(in);
+      if (homes_[static_cast<size_t>(slot)]) slot = Bring(slot, nullptr, in.node, false);
       if (const int event = arrives_[static_cast<size_t>(slot)]; event >= 0) {
         loop_->condition_waits.push_back(event);
       }
@@ -708,7 +921,7 @@ class PlanMaker {
       return true;
     }
     if (frames_->IsLoopSwitch(n)) {
-      named_[Output(n, 0)] = named_[Output(n, 1)] = SlotOf(n->input(0));
+      named_[Output(n, 0)] = named_[Output(n, 1)] = SlotOf(InputsOf(n)[0]);
       return true;
     }
     return false;
@@ -727,7 +940,7 @@ class PlanMaker {
       }
     }
     for (const Node* exit : frames_->loop(frame_).exits) {
-      loop_->exits.push_back(SlotOf(exit->input(0)));
+      loop_->exits.push_back(SlotOf(rewiring_->inputs(exit)[0]));
     }
     // What is copied to the host has to be there before its memory is written again.
     for (const Plan::Step& s : plan_->steps_) {
@@ -741,7 +954,7 @@ class PlanMaker {
     const int frame = frames_->Of(unit);
     const Frames::Loop& loop = frames_->loop(frame);
     std::vector<int> from;
-    for (const Node* enter : loop.enters) from.push_back(SlotOf(enter->input(0)));
+    for (const Node* enter : loop.enters) from.push_back(SlotOf(rewiring_->inputs(enter)[0]));
     PlanMaker maker(*this, frame, from);
     FERRY_ASSIGN_OR_RETURN(std::unique_ptr<Plan> plan, maker.MakeUnits());
     Plan::Step step;
@@ -751,7 +964,7 @@ class PlanMaker {
     step.loop = std::move(maker.loop_);
     step.inner = plan_->num_inner_++;
     for (size_t k = 0; k < loop.enters.size(); ++k) {
-      const Output& in = loop.enters[k]->input(0);
+      const Output& in = rewiring_->inputs(loop.enters[k])[0];
       int slot = from[k];
       GpuDevice* const home = maker.homes_[static_cast<size_t>(step.loop->enters[k])];
       if (homes_[static_cast<size_t>(slot)] != home) {
@@ -1227,6 +1440,8 @@ class PlanMaker {
   const Plan::KernelLookup& lookup_;
   const bool replay_;
   std::unique_ptr<Plan> plan_;
+  std::vector<Output> fetches_;  // What stands for those of the signature.
+  std::shared_ptr<const Rewiring> rewiring_;
   // The loops; null: there are none. Which of them is planned here, 0: what lies in none.
   std::shared_ptr<const Frames> frames_;
   const int frame_ = 0;
@@ -1235,6 +1450,7 @@ class PlanMaker {
     std::vector<Node*> control;
   };
   absl::flat_hash_map<const Node*, Edges> edges_;  // Of units that aren't nodes alone.
+  absl::flat_hash_map<const Node*, const Kernel*> fused_;
   // Of a loop: the plan around it, in which these slots go to its Enters; what is known of it so
   // far; its slots that don't change within an iteration; by variable, what it becomes.
   const PlanMaker* const outer_ = nullptr;

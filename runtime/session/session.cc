@@ -182,6 +182,8 @@ absl::Status Session::Callable::Run(absl::Span<const Tensor> feeds, std::vector<
   return plan_->Run(feeds, fetches, session_->rep_->Context(options));
 }
 
+int Session::Callable::num_steps() const { return plan_ ? plan_->num_steps() : 0; }
+
 absl::StatusOr<Session::Callable> Session::MakeCallable(const CallableOptions& options) {
   Plan::Signature signature;
   for (const std::string& name : options.feeds) {

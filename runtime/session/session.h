@@ -74,6 +74,9 @@ class Session {
     // that nobody else shares is written over.
     absl::Status Run(absl::Span<const Tensor> feeds, std::vector<Tensor>* fetches,
                      const RunOptions& options = {}) const;
+    // How many steps a Run has: nodes that are computed on their own or together, loops, and copies
+    // between devices. Not those whose results are the same in every Run.
+    int num_steps() const;
 
    private:
     friend class Session;

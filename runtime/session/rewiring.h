@@ -1,0 +1,63 @@
+// Rewiring: what a plan computes in place of what the graph says, with the same results.
+//
+//   left out       nodes whose output is their input: Identity, a Cast to the same type, a Reshape
+//                  to the same shape, x * 1, x - 0, x / 1
+//   computed once  nodes with the same op, attributes, inputs, control inputs and device
+//   known          Shape, ShapeN, Size and Rank of what has a static shape, outside of branches
+//   steady         what only constants go into, outside of branches and loops, if it is small
+//
+// Left alone: nodes with side effects or references, targets, what is fed, and nodes that others
+// are ordered by.
+#ifndef FERRY_RUNTIME_SESSION_REWIRING_H_
+#define FERRY_RUNTIME_SESSION_REWIRING_H_
+
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/types/span.h"
+#include "runtime/graph/graph.h"
+#include "runtime/tensor/tensor.h"
+
+namespace ferry {
+
+// Immutable.
+class Rewiring {
+ public:
+  // For the nodes `needed` for `fetches` and `targets` when the outputs that `fed` says are fed. A
+  // graph with a cycle that is no loop is left as it is.
+  Rewiring(absl::Span<const Output> fetches, absl::Span<Node* const> targets,
+           const absl::flat_hash_map<Output, int>& fed, const absl::flat_hash_set<Node*>& needed);
+
+  // Whether the node's outputs follow from the values of its inputs alone.
+  static bool IsPure(const Node* n);
+
+  // What stands for the output.
+  Output of(const Output& o) const {
+    auto it = instead_.find(o);
+    return it == instead_.end() ? o : it->second;
+  }
+  // What the node takes.
+  const std::vector<Output>& inputs(const Node* n) const {
+    auto it = inputs_.find(n);
+    return it == inputs_.end() ? n->inputs() : it->second;
+  }
+  // The values of all outputs, when they are known without running the node; else null. Its inputs()
+  // are none then.
+  const std::vector<Tensor>* known(const Node* n) const {
+    auto it = known_.find(n);
+    return it == known_.end() ? nullptr : &it->second;
+  }
+  // Whether its values are the same in every Run, whenever they are computed.
+  bool steady(const Node* n) const { return steady_.contains(n); }
+
+ private:
+  absl::flat_hash_map<Output, Output> instead_;
+  absl::flat_hash_map<const Node*, std::vector<Output>> inputs_;
+  absl::flat_hash_map<const Node*, std::vector<Tensor>> known_;
+  absl::flat_hash_set<const Node*> steady_;
+};
+
+}  // namespace ferry
+
+#endif  // FERRY_RUNTIME_SESSION_REWIRING_H_
