@@ -478,7 +478,8 @@ struct RunCommand {
            {"restored", r.restored},
            {"saved", r.saved},
            {"runs", r.runs},
-           {"seconds", r.seconds}});
+           {"seconds", r.seconds},
+           {"last_half_seconds", r.last_half_seconds}});
     return absl::OkStatus();
   }
 };

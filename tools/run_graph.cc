@@ -332,12 +332,15 @@ class Runner {
     if (options_.repeat && !training.targets.empty()) {
       FERRY_ASSIGN_OR_RETURN(const Session::Callable run, session_->MakeCallable(training));
       const auto start = std::chrono::steady_clock::now();
+      auto half = start;
       for (int64_t i = 0; i < *options_.repeat; ++i) {
+        if (i == *options_.repeat - *options_.repeat / 2) half = std::chrono::steady_clock::now();
         FERRY_RETURN_IF_ERROR(run.Run(feeds, &fetched));
         ++report_.runs;
       }
-      report_.seconds =
-          std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      const auto end = std::chrono::steady_clock::now();
+      report_.seconds = std::chrono::duration<double>(end - start).count();
+      report_.last_half_seconds = std::chrono::duration<double>(end - half).count();
     }
     if (call.fetches.empty() && call.targets.empty()) return absl::OkStatus();
     FERRY_ASSIGN_OR_RETURN(const Session::Callable run, session_->MakeCallable(call));

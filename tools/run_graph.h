@@ -48,9 +48,11 @@ struct RunGraphReport {
     std::string file;  // Where it was written; "": nowhere.
   };
   std::vector<Fetched> fetches;
-  std::string restored, saved;  // Prefixes, "" for none.
-  int64_t runs = 0;             // Of the targets.
-  double seconds = 0;           // That these took.
+  std::string restored, saved;   // Prefixes, "" for none.
+  int64_t runs = 0;              // Of the targets.
+  double seconds = 0;            // That these took,
+  double last_half_seconds = 0;  // and the last half of them (runs / 2, rounded down): without what
+                                 // the first ones prepare.
 };
 
 // Errors name the file, the node or the feed.
