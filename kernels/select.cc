@@ -1,6 +1,7 @@
 // Select (the condition has the values' shape, is a scalar, or chooses rows) and SelectV2 (all
 // three broadcast).
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels/broadcast.h"
 #include "kernels/constants.h"
@@ -67,6 +68,17 @@ FERRY_OP("SelectV2")
       return s.status();
     });
 
+// `t` if c, else `e`, without a branch where S is a number: conditions are random as a rule.
+template <typename S>
+S Either(bool c, const S& t, const S& e) {
+  if constexpr (std::is_unsigned_v<S>) {
+    const S mask = static_cast<S>(-static_cast<S>(c));
+    return static_cast<S>((t & mask) | (e & static_cast<S>(~mask)));
+  } else {
+    return c ? t : e;
+  }
+}
+
 // z[i] = c[i * c_step] ? t[i * t_step] : e[i * e_step]; steps are 0 or 1.
 template <typename S>
 void Choose(const bool* c, int c_step, const S* t, int t_step, const S* e, int e_step, S* z,
@@ -80,9 +92,19 @@ void Choose(const bool* c, int c_step, const S* t, int t_step, const S* e, int e
     }
   } else if (t_step == 1 && e_step == 1) {
     FERRY_INDEPENDENT
-    for (int64_t i = 0; i < n; ++i) z[i] = c[i] ? t[i] : e[i];
+    for (int64_t i = 0; i < n; ++i) z[i] = Either(c[i], t[i], e[i]);
+  } else if (t_step == 1) {
+    const S other = *e;
+    FERRY_INDEPENDENT
+    for (int64_t i = 0; i < n; ++i) z[i] = Either(c[i], t[i], other);
+  } else if (e_step == 1) {
+    const S one = *t;
+    FERRY_INDEPENDENT
+    for (int64_t i = 0; i < n; ++i) z[i] = Either(c[i], one, e[i]);
   } else {
-    for (int64_t i = 0; i < n; ++i) z[i] = c[i] ? t[i * t_step] : e[i * e_step];
+    const S one = *t, other = *e;
+    FERRY_INDEPENDENT
+    for (int64_t i = 0; i < n; ++i) z[i] = Either(c[i], one, other);
   }
 }
 
