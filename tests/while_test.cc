@@ -147,6 +147,49 @@ TEST_F(WhileTest, UpdatesVariables) {
   EXPECT_EQ(got[0].scalar<float>(), 22);
 }
 
+// What lies between a Switch and an Exit runs once, in the last iteration, and what follows the
+// Switch itself runs in all.
+TEST_F(WhileTest, StepsAtTheEnd) {
+  const Output n = ops::Placeholder(root, DType::kInt32, PartialShape::Scalar());
+  const Output x = ops::Placeholder(root, DType::kFloat, PartialShape({2}));
+  const Output v = ops::VariableV2(root.WithOpName("v"), PartialShape::Scalar(), DType::kFloat);
+  const Output init = ops::Assign(root, v, ops::Const<float>(root, 0));
+  Output last, negated;
+  const Values out = Repeat("f", n, {x}, [&](const Values& values) {
+    Node* const sides = values[1].node;
+    const Output ref = NodeBuilder(root, "RefEnter")
+                           .Input(v)
+                           .Attr("frame_name", "f")
+                           .Attr("is_constant", true)
+                           .BuildOutput();
+    const Output one = Enter(root, ops::Const<float>(root, 1), "f", true);
+    Node* const count =
+        NodeBuilder(root.WithControlDependencies({sides}), "AssignAdd").Input(ref).Input(one).Build();
+    const Output end =
+        ops::Identity(root.WithControlDependencies({count}), Output(sides, 0));
+    last = One(root, "Exit", end);
+    negated = One(root, "Exit", ops::Neg(root, ops::Neg(root, ops::Neg(root, end))));
+    const Output go = ops::Identity(root.WithControlDependencies({count}), values[1]);
+    return Values{ops::AddV2(root, go, values[1])};
+  });
+  std::vector<Tensor> got;
+  ASSERT_TRUE(Run({}, {init}, &got).ok());
+  float passed = 0;
+  for (const int32_t times : {3, 0, 1, 10}) {
+    const absl::Status status =
+        Run({{n, Tensor::Scalar<int32_t>(times)}, {x, Tensor::Of<float>({1, 3})}},
+            {out[1], last, negated}, &got);
+    ASSERT_TRUE(status.ok()) << status;
+    const float expected = static_cast<float>(3 * (1 << times));
+    EXPECT_EQ(got[0].data<float>()[1], expected);
+    EXPECT_EQ(got[1].data<float>()[1], expected);
+    EXPECT_EQ(got[2].data<float>()[1], -expected);
+    passed += static_cast<float>(times) + 1;
+    ASSERT_TRUE(Run({}, {v}, &got).ok());
+    EXPECT_EQ(got[0].scalar<float>(), passed);
+  }
+}
+
 TEST_F(WhileTest, UninitializedVariable) {
   const Output v = ops::VariableV2(root.WithOpName("v"), PartialShape::Scalar(), DType::kFloat);
   const Values out = Repeat("f", ops::Const<int32_t>(root, 2), {v}, [&](const Values& values) {
@@ -380,8 +423,22 @@ TEST_F(BadLoopTest, ExitOfTheBody) {
                               return Values{ops::Neg(root, v[1])};
                             });
   ExpectError(Fetch(One(root, "Exit", body[1])), "must take the first output of a Switch");
-  ExpectError(Fetch(One(root, "Exit", ops::Neg(root, Output(body[1].node, 0)))),
-              "has a value only when the loop has ended");
+  ExpectError(Fetch(One(root, "Exit", ops::Neg(root, body[1]))),
+              "must take the first output of a Switch");
+}
+
+// A Switch by the loop's condition has a value on one side only.
+TEST_F(BadLoopTest, BothSides) {
+  Output both;
+  Values out = Repeat("f", ops::Const<int32_t>(root, 2), {ops::Const<float>(root, 0)},
+                      [&](const Values& v) {
+                        both = ops::AddV2(root, v[1], Output(v[1].node, 0));
+                        return Values{ops::Neg(root, v[1])};
+                      });
+  ExpectError(Fetch(One(root, "Exit", both)), "needs both sides");
+  out = Repeat("g", ops::Const<int32_t>(root, 2), {ops::Const<float>(root, 0)},
+               [&](const Values& v) { return Values{ops::Neg(root, Output(v[1].node, 0))}; });
+  ExpectError(Fetch(out[1]), "which has a value only when the loop has ended; an Exit can");
 }
 
 TEST_F(BadLoopTest, CycleWithoutNextIteration) {

@@ -202,19 +202,8 @@ absl::StatusOr<Frames> Frames::Find(const absl::flat_hash_set<Node*>& needed,
       continue;
     }
     if (!loop.condition) continue;
-    if (IsExit(n)) {
-      const Output& in = n->input(0);
-      if (!frames.IsLoopSwitch(in.node) || in.index != 0) {
-        return InvalidArgument(Describe(n), " must take the first output of a Switch by ",
-                               Describe(loop.condition), ", found ", in.name());
-      }
-      continue;
-    }
+    if (IsExit(n)) continue;
     for (const Output& in : rewiring.inputs(n)) {
-      if (f > 0 && in.index == 0 && frames.IsLoopSwitch(in.node) && frames.Of(in.node) == f) {
-        return InvalidArgument(Describe(n), " takes ", in.name(),
-                               ", which has a value only when the loop has ended; an Exit can");
-      }
       if (IsEnter(in.node) && frames.Of(in.node) == f &&
           !in.node->Attr<bool>("is_constant").value_or(false)) {
         return InvalidArgument(Describe(n), " takes the value of ", Describe(in.node),

@@ -6,8 +6,8 @@
 //               └──────────────────────────────────────────────┘
 //   Enter (is_constant) ──▶ …                    what is the same in every iteration
 //
-// What lies between the Enters of one frame_name and their Exits is a frame; frames nest. Internal
-// to the session.
+// What lies between the Enters of one frame_name and their Exits is a frame; frames nest. Between the
+// Switch and the Exit there may be nodes too, which run when the loop ends. Internal to the session.
 #ifndef FERRY_RUNTIME_SESSION_FRAMES_H_
 #define FERRY_RUNTIME_SESSION_FRAMES_H_
 

@@ -336,7 +336,7 @@ absl::Status Plan::Iterate(Frame* frame, const Loop& loop, const RunContext& con
       Slot& index = frame->slots_[static_cast<size_t>(v.index)];
       index.tensor = Tensor::Scalar<int32_t>(round);  // Enter or NextIteration.
     }
-    FERRY_RETURN_IF_ERROR(run(0, loop.body));
+    FERRY_RETURN_IF_ERROR(run(0, loop.condition ? loop.always : steps_.size()));
     if (!loop.condition) return absl::OkStatus();
     FERRY_RETURN_IF_ERROR(Wait(frame, loop.condition_waits));
     const Slot& slot = frame->slots_[static_cast<size_t>(loop.condition_slot)];
@@ -348,8 +348,13 @@ absl::Status Plan::Iterate(Frame* frame, const Loop& loop, const RunContext& con
                                        : absl::StrCat("found shape ",
                                                       condition.shape().DebugString()));
     }
-    if (!condition.scalar<bool>()) return absl::OkStatus();
-    FERRY_RETURN_IF_ERROR(run(loop.body, steps_.size()));
+    const bool go_on = condition.scalar<bool>();
+    FERRY_RETURN_IF_ERROR(run(loop.always, loop.body));
+    if (!go_on) {
+      FERRY_RETURN_IF_ERROR(run(loop.end, steps_.size()));
+      return Wait(frame, loop.waits);
+    }
+    FERRY_RETURN_IF_ERROR(run(loop.body, loop.end));
     FERRY_RETURN_IF_ERROR(Wait(frame, loop.waits));
     if (context.deadline != absl::InfiniteFuture() && absl::Now() > context.deadline) {
       return DeadlineExceeded("the run's deadline passed in a loop, at ",

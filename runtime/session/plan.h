@@ -14,9 +14,9 @@
 // step comes; all such Assigns take effect together when the last of them is done, so that one
 // that fails leaves every variable as it was. Steps that follow one of them come after that.
 //
-// Loops: what TensorFlow calls a frame (Enter … Exit, see frames.h) is one step, which owns the plan
+// Loops: what TensorFlow calls a frame (Enter … Exit, see Frames in cond.h) is one step, which owns the plan
 // of one iteration: first the steps that come before the loop's condition is known, then those of
-// the body. The Merges' outputs are slots of that plan, and at the end of an iteration they take
+// the body or, in the last iteration, those that take the values with which the loop ends. The Merges' outputs are slots of that plan, and at the end of an iteration they take
 // over the memory of what goes to the next one. Frames within frames are steps of such plans.
 //
 // Memory: every output has a Slot. Values that share memory by their op's nature (Identity,
@@ -97,7 +97,9 @@ class Plan {
     std::vector<int> enters;  // By input of the loop's step: where it goes.
     std::vector<int> exits;   // By output: where it comes from.
     std::vector<Variable> variables;
-    size_t body = 0;             // The body's first step.
+    // The first steps of those that need the condition to be known, of the body, and of what comes
+    // when there is no other iteration.
+    size_t always = 0, body = 0, end = 0;
     const Node* condition = nullptr;
     int condition_slot = -1;
     std::vector<int> condition_waits;  // Events that the host waits for before it looks at it,

@@ -313,6 +313,9 @@ class PlanMaker {
       writes = writes || UnitWrites(n);
     }
     for (const Output& o : fetches_) ++uses[o];
+    if (loop_) {
+      for (const Node* exit : frames_->loop(frame_).exits) ++uses[rewiring_->inputs(exit)[0]];
+    }
     fixed.insert(plan_->signature_.targets.begin(), plan_->signature_.targets.end());
     absl::flat_hash_map<const Node*, ElementLoop> loops;
     for (Node* n : needed_) {
@@ -496,19 +499,7 @@ class PlanMaker {
       }
       waiting[n] = count;
     }
-    // In a loop: what needs its condition, which comes after all that doesn't.
-    absl::flat_hash_set<const Node*> body;
-    if (loop_ && loop_->condition) {
-      std::vector<const Node*> reached = {loop_->condition};
-      body.insert(loop_->condition);
-      while (!reached.empty()) {
-        const Node* n = reached.back();
-        reached.pop_back();
-        for (const Node* f : followers[n]) {
-          if (body.insert(f).second) reached.push_back(f);
-        }
-      }
-    }
+    if (loop_ && loop_->condition) FERRY_RETURN_IF_ERROR(FindTurns(followers));
     using Key = std::pair<std::pair<int, int>, Node*>;
     std::priority_queue<Key, std::vector<Key>, std::greater<Key>> ready;
     // What follows a restoring Assign is held until there is nothing else to do, and the commit with
@@ -520,7 +511,7 @@ class PlanMaker {
       if (after.contains(n) && n->op() != "Const" && !on_the_way_.contains(n)) {
         held.push_back(n);
       } else {
-        ready.push({{UnitWrites(n) + (body.contains(n) ? 2 : 0), rank[n]}, n});
+        ready.push({{UnitWrites(n) + 2 * static_cast<int>(TurnOf(n)), rank[n]}, n});
       }
     };
     for (const auto& [n, count] : waiting) {
@@ -542,23 +533,89 @@ class PlanMaker {
       }
     }
     if (order_.size() < needed_.size()) return CycleError(waiting);
-    if (loop_) return CheckLoop(body);
+    if (loop_ && loop_->condition) return CheckLoop();
     return absl::OkStatus();
   }
 
-  absl::Status CheckLoop(const absl::flat_hash_set<const Node*>& body) const {
+  // Which units of a loop run when: those that don't need the condition, and those that do: in each
+  // iteration, in those that another one follows, or in the last. A Switch by the condition has a
+  // value on one side only, so what needs a side has its turn with that.
+  enum class Turn { kFirst, kAlways, kBody, kEnd };
+  Turn TurnOf(const Node* unit) const {
+    auto it = turns_.find(unit);
+    return it == turns_.end() ? Turn::kFirst : it->second;
+  }
+
+  absl::Status FindTurns(
+      const absl::flat_hash_map<const Node*, std::vector<Node*>>& followers) {
+    std::vector<const Node*> reached = {loop_->condition};
+    turns_[loop_->condition] = Turn::kAlways;
+    const auto spread = [&](Turn turn) -> absl::Status {
+      while (!reached.empty()) {
+        const Node* n = reached.back();
+        reached.pop_back();
+        auto it = followers.find(n);
+        if (it == followers.end()) continue;
+        for (const Node* f : it->second) FERRY_RETURN_IF_ERROR(Take(f, turn, &reached));
+      }
+      return absl::OkStatus();
+    };
+    FERRY_RETURN_IF_ERROR(spread(Turn::kAlways));
+    for (const auto& [side, turn] : {std::make_pair(1, Turn::kBody), {0, Turn::kEnd}}) {
+      for (const Node* n : needed_) {
+        for (const Output& in : InputsOf(n)) {
+          if (in.index == side && !IsLoop(in.node) && frames_->IsLoopSwitch(in.node)) {
+            FERRY_RETURN_IF_ERROR(Take(n, turn, &reached));
+          }
+        }
+      }
+      FERRY_RETURN_IF_ERROR(spread(turn));
+    }
+    return absl::OkStatus();
+  }
+
+  // Gives the unit that turn, unless it has it.
+  absl::Status Take(const Node* unit, Turn turn, std::vector<const Node*>* fresh) {
+    Turn& has = turns_[unit];
+    if (has == turn) return absl::OkStatus();
+    if (has == Turn::kBody && turn == Turn::kEnd) {
+      return InvalidArgument(Describe(unit), " needs both sides of Switches by the condition ",
+                             Describe(loop_->condition), " of its loop, of which one never has a "
+                             "value");
+    }
+    has = turn;
+    fresh->push_back(unit);
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckLoop() const {
     bool any = false;
     for (const Node* n : order_) {
       any = any || Frames::ClosesLoop(n);
-      if (frames_->IsLoopSwitch(n) && body.contains(UnitOf(InputsOf(n)[0].node))) {
+      if (frames_->IsLoopSwitch(n) && TurnOf(UnitOf(InputsOf(n)[0].node)) != Turn::kFirst) {
         return InvalidArgument(Describe(n), " is a Switch by the loop's condition ",
                                Describe(loop_->condition), ", but its input ", n->input(0).name(),
                                " depends on that");
       }
+      if (IsNextIteration(n) && TurnOf(n) == Turn::kEnd) {
+        return InvalidArgument(Describe(n), " takes ", n->input(0).name(),
+                               ", which has a value only when the loop has ended; an Exit can");
+      }
     }
-    if (loop_->condition && !any) {
+    if (!any) {
       return InvalidArgument("the loop '", frames_->loop(frame_).name, "' of ",
                              Describe(loop_->condition), " has no NextIteration that goes to a Merge");
+    }
+    for (const Node* exit : frames_->loop(frame_).exits) {
+      const Output& in = rewiring_->inputs(exit)[0];
+      const bool at_end = frames_->IsLoopSwitch(in.node) && frames_->Of(in.node) == frame_
+                              ? in.index == 0
+                              : TurnOf(UnitOf(in.node)) == Turn::kEnd;
+      if (!at_end) {
+        return InvalidArgument(Describe(exit), " must take the first output of a Switch by ",
+                               Describe(loop_->condition), ", or what follows from one, found ",
+                               in.name());
+      }
     }
     return absl::OkStatus();
   }
@@ -680,6 +737,7 @@ class PlanMaker {
     std::vector<size_t> first_step;  // Of each place in order_: its copies come before it.
     if (loop_) EnterSlots();
     for (Node* n : order_) {
+      if (loop_) Begin(TurnOf(n));
       first_step.push_back(plan_->steps_.size());
       if (frames_) {
         FERRY_ASSIGN_OR_RETURN(const bool done, MadeWithoutKernel(n, &missing));
@@ -775,7 +833,10 @@ class PlanMaker {
     }
     if (!missing.empty()) return Unimplemented(absl::StrJoin(missing, "; "));
     for (const size_t t : commits_) plan_->steps_[first_step[t]].commit = true;
-    if (loop_) return LeaveSlots();
+    if (loop_) {
+      Begin(Turn::kEnd);
+      return LeaveSlots();
+    }
     for (const Output& o : fetches_) {
       int slot = SlotOf(o);
       if (homes_[static_cast<size_t>(slot)]) slot = Bring(slot, nullptr, o.node, false);
@@ -917,7 +978,7 @@ class PlanMaker {
         loop_->condition_waits.push_back(event);
       }
       named_[Output(n, 0)] = loop_->condition_slot = slot;
-      loop_->body = plan_->steps_.size();
+      loop_->always = plan_->steps_.size();
       return true;
     }
     if (frames_->IsLoopSwitch(n)) {
@@ -927,18 +988,32 @@ class PlanMaker {
     return false;
   }
 
-  // What the loop that is planned passes on, to its next iteration and to the plan around it.
-  absl::Status LeaveSlots() {
-    if (!loop_->condition) loop_->body = plan_->steps_.size();
-    for (size_t k = 0; k < loop_->variables.size(); ++k) {
-      Plan::Loop::Variable& v = loop_->variables[k];
-      const Output& next = next_of_[k];
-      v.next = SlotOf(next);
-      GpuDevice* const home = homes_[static_cast<size_t>(v.slot)];
-      if (homes_[static_cast<size_t>(v.next)] != home) {
-        v.next = Bring(v.next, home, next.node, false);
+  // The next step is the first of a unit with this turn, which may be that of the steps before it.
+  void Begin(Turn turn) {
+    if (turn >= Turn::kBody && turn_ < Turn::kBody) loop_->body = plan_->steps_.size();
+    if (turn == Turn::kEnd && turn_ < Turn::kEnd) {
+      // What the body leaves for the next iteration comes at its end.
+      for (size_t k = 0; k < loop_->variables.size(); ++k) {
+        Plan::Loop::Variable& v = loop_->variables[k];
+        const Output& next = next_of_[k];
+        v.next = SlotOf(next);
+        GpuDevice* const home = homes_[static_cast<size_t>(v.slot)];
+        if (homes_[static_cast<size_t>(v.next)] != home) {
+          v.next = Bring(v.next, home, next.node, false);
+        }
       }
+      loop_->end = plan_->steps_.size();
+      // Copies that the body made aren't there in the last iteration.
+      const int body = static_cast<int>(loop_->body);
+      absl::erase_if(copies_, [&](const auto& copy) {
+        return makers_[static_cast<size_t>(copy.second)] >= body;
+      });
     }
+    turn_ = turn;
+  }
+
+  // What the loop that is planned passes on to the plan around it.
+  absl::Status LeaveSlots() {
     for (const Node* exit : frames_->loop(frame_).exits) {
       loop_->exits.push_back(SlotOf(rewiring_->inputs(exit)[0]));
     }
@@ -1407,9 +1482,9 @@ class PlanMaker {
       last = std::max(last, end);
     };
     for (const Plan::Loop::Variable& v : loop_->variables) until(v.next, kForever);
-    const int body = static_cast<int>(loop_->body);
-    for (int s : loop_->exits) until(s, loop_->condition ? body : kForever);
-    if (loop_->condition) until(loop_->condition_slot, body);
+    const bool in_body = loop_->condition && loop_->end == plan_->steps_.size();
+    for (int s : loop_->exits) until(s, in_body ? static_cast<int>(loop_->body) : kForever);
+    if (loop_->condition) until(loop_->condition_slot, static_cast<int>(loop_->always));
   }
 
   // Memory for the loop's variables, and which slots may share it.
@@ -1459,6 +1534,8 @@ class PlanMaker {
   std::vector<int> invariants_;
   absl::flat_hash_set<int> variable_of_;
   std::vector<Output> next_of_;
+  absl::flat_hash_map<const Node*, Turn> turns_;  // By unit; of the others it is kFirst.
+  Turn turn_ = Turn::kFirst;                      // Of the step that is being made.
   absl::flat_hash_map<const Node*, int> first_slot_;  // Of what its step makes.
   absl::flat_hash_map<Output, int> named_;            // Others.
   absl::flat_hash_map<Output, int> fed_;

@@ -14,10 +14,12 @@ import tempfile
 import unittest
 
 import numpy as np
+import tensorflow as tf2
 import tensorflow.compat.v1 as tf
+import tensorflow.python.keras as keras
+from tensorflow.python.framework import convert_to_constants
 
 import graph_models
-from graph_models.not_yet import NOT_YET
 
 _FERRY = os.path.join(os.environ["FERRY_BIN"], "tools", "ferry")
 _PROGRAM = os.path.join(os.environ["FERRY_BIN"], "tests/tf/graph_models_program")
@@ -34,8 +36,18 @@ _FROZEN = ("mlp_adam", "mlp_adam_resource", "mlp_bfloat16", "lenet", "lenet_reso
            "resnet_placeholder", "alexnet", "convolutional_autoencoder", "embedding_adam",
            "embedding_adam_resource", "embedding_partitioned_mod", "attention", "rnn_unrolled",
            "rnn_while", "rnn_while_resource", "rnn_while_v2", "loop_nested", "lstm", "lstm_lengths",
-           "lstm_v2", "characters", "conditional", "conditional_v2", "functions_v2", "fixed_point",
+           "lstm_v2", "characters", "conditional", "conditional_v2", "fixed_point",
            "fixed_point_v2", "tf_layers", "slim", "keras_convnet", "keras_lstm", "dropout")
+
+# What TensorFlow freezes to graphs that it doesn't take itself, and the words of our error. The
+# function that a gradient was taken through gives out what it read from a variable, by the name
+# that the output of a ReadVariableOp has; the node is an Identity then. An average's variable is
+# switched as a reference, and a constant is none.
+_BROKEN_WHEN_FROZEN = {
+    "functions_v2": ["INVALID_ARGUMENT",
+                     "'MatMul/ReadVariableOp:value:0' is no output of its node"],
+    "mlp_batch_normalized": ["INVALID_ARGUMENT", "incompatible with expected float_ref"],
+}
 
 
 def _session(graph):
@@ -178,8 +190,8 @@ class GraphModelsTest(unittest.TestCase):
             self.check_run(folder, ["--saved_model", path, "--signature", signature], feeds,
                            expected, saved_model.tolerance)
 
-    def check_frozen(self, model):
-        folder = _Folder(self)
+    def freeze(self, model, folder):
+        """Writes the frozen graph. Its path, feeds, and what the graph gave before that."""
         made = graph_models.make(model)
         with _session(made.graph) as session:
             session.run(made.init)
@@ -193,18 +205,56 @@ class GraphModelsTest(unittest.TestCase):
             kept = {node.name for node in frozen.node}
             feeds = {name: array for name, array in model.batch(None).items() if name in kept}
             values = session.run(made.outputs, {name + ":0": feeds[name] for name in feeds})
-        self.check_run(folder, ["--graph", path], feeds, dict(zip(made.outputs, values)),
-                       model.tolerance)
+        return path, feeds, dict(zip(made.outputs, values))
 
-    def check_fails(self, check, model, words):
-        """With an error of these words."""
-        try:
-            check(model)
-        except RuntimeError as error:
-            for word in words:
-                self.assertIn(word, str(error))
-        else:
-            self.fail(f"{model.name} runs now: take it from graph_models/not_yet.py")
+    def check_frozen(self, model):
+        folder = _Folder(self)
+        path, feeds, expected = self.freeze(model, folder)
+        self.check_run(folder, ["--graph", path], feeds, expected, model.tolerance)
+
+    def check_broken_when_frozen(self, model):
+        """Neither program takes the graph."""
+        folder = _Folder(self)
+        path, feeds, expected = self.freeze(model, folder)
+        graph_def = tf.GraphDef()
+        with open(path, "rb") as file:
+            graph_def.ParseFromString(file.read())
+        with tf.Graph().as_default(), self.assertRaises(ValueError):
+            tf.import_graph_def(graph_def, name="")
+        with self.assertRaises(RuntimeError) as caught:
+            self.check_run(folder, ["--graph", path], feeds, expected, model.tolerance)
+        for word in _BROKEN_WHEN_FROZEN[model.name]:
+            self.assertIn(word, str(caught.exception))
+
+    def test_frozen_functions(self):
+        """What TensorFlow 2 freezes: a Keras model, and a function with a loop and a branch."""
+        random = np.random.RandomState(5)
+        network = keras.Sequential([
+            keras.layers.Conv2D(3, 3, activation="relu", input_shape=(8, 8, 2), name="conv"),
+            keras.layers.MaxPooling2D(name="pool"), keras.layers.Flatten(name="flat"),
+            keras.layers.Dense(4, activation="softmax", name="dense")])
+        network.set_weights([random.normal(size=weight.shape) for weight in network.get_weights()])
+        matrix = tf2.Variable(random.normal(size=(3, 3)).astype(np.float32))
+
+        def loop(x):
+            for i in tf2.range(4):
+                rows = tf2.gather(matrix.read_value(), i % 3)
+                x = tf2.tanh(x @ matrix) if tf2.equal(i % 2, 0) else x - rows
+            return x
+
+        for function, shape in ((network, [5, 8, 8, 2]), (tf2.function(loop), [5, 3])):
+            with self.subTest(shape=shape):
+                folder = _Folder(self)
+                x = random.normal(size=shape).astype(np.float32)
+                concrete = tf2.function(lambda x, call=function: call(x)).get_concrete_function(
+                    tf2.TensorSpec([None, *shape[1:]], tf2.float32, name="x"))
+                frozen = convert_to_constants.convert_variables_to_constants_v2(
+                    concrete, lower_control_flow=False)
+                path = folder.path("frozen.pb")
+                with open(path, "wb") as file:
+                    file.write(frozen.graph.as_graph_def().SerializeToString())
+                self.check_run(folder, ["--graph", path], {"x": x},
+                               {frozen.outputs[0].name: concrete(tf2.constant(x)).numpy()}, 1e-5)
 
 
 def _add_tests():
@@ -213,17 +263,14 @@ def _add_tests():
               for model in graph_models.SAVED_MODELS]
     cases += [("frozen", model.name, "check_frozen", model) for model in graph_models.MODELS
               if model.name in _FROZEN]
+    cases += [("frozen", model.name, "check_broken_when_frozen", model)
+              for model in graph_models.MODELS if model.name in _BROKEN_WHEN_FROZEN]
     for kind, name, check, model in cases:
-        words = NOT_YET[kind].pop(name, None)
 
-        def test(self, check=check, model=model, words=words):
-            if words is None:
-                getattr(self, check)(model)
-            else:
-                self.check_fails(getattr(self, check), model, words)
+        def test(self, check=check, model=model):
+            getattr(self, check)(model)
 
         setattr(GraphModelsTest, f"test_{kind}_{name}", test)
-    assert not any(NOT_YET.values()), f"no such models: {NOT_YET}"
 
 
 _add_tests()
