@@ -397,9 +397,10 @@ class PlanMaker {
     }
   }
 
-  // Whether the value may be the memory of a variable itself, as far as can be told from its maker.
+  // Whether the value may be the memory of a variable itself, as far as can be told from its maker;
+  // it may, when that takes long to find out.
   static bool MayLieInVariable(Output o) {
-    for (;;) {
+    for (int i = 0; i < 100; ++i) {
       const Node* n = o.node;
       if (HoldsVariable(o.dtype()) || n->op() == "ReadVariableOp" || IsMerge(n) || IsEnter(n) ||
           IsExit(n)) {
@@ -409,6 +410,7 @@ class PlanMaker {
       if (from < 0 || from >= n->num_inputs()) return false;
       o = n->input(from);
     }
+    return true;
   }
 
   // The Assigns of values that come from a RestoreV2, straight or through Identity and Reshape, and
