@@ -35,7 +35,6 @@ import tensorflow.compat.v1 as tf
 
 import graph_models
 import large_models
-from graph_models.not_yet import NOT_YET
 
 tf.logging.set_verbosity(tf.logging.ERROR)
 
@@ -129,8 +128,7 @@ def _sources(args):
     for model in large_models.MODELS:
         yield model.name, lambda folder, model=model: _model_works(model, folder, True)
     for model in graph_models.MODELS:
-        if model.name not in NOT_YET["train"]:
-            yield model.name, lambda folder, model=model: _model_works(model, folder, False)
+        yield model.name, lambda folder, model=model: _model_works(model, folder, False)
     for saved in graph_models.SAVED_MODELS:
         yield f"SavedModel {saved.name}", lambda folder, saved=saved: _saved_model_works(saved,
                                                                                        folder)
@@ -153,8 +151,8 @@ class _Here:
         """Of one of so many."""
         # The process is a fresh one: as many steps warm it up.
         result = subprocess.run([*self._command, "--repeat", str(2 * steps)],
-                                stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, text=True, timeout=_TIMEOUT, check=False)
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                timeout=_TIMEOUT, check=False)
         if result.returncode != 0:
             raise RuntimeError(result.stderr.strip())
         return json.loads(result.stdout)["last_half_seconds"] / steps
