@@ -174,9 +174,10 @@ static bool RegisterDense(const std::string& op, bool references = true) {
     RegisterDense<apply_rules::AddSign>("ApplyAddSign") &&
     RegisterDense<apply_rules::PowerSign>("ApplyPowerSign");
 
-// For apply.cu.
-bool gpu::CheckApply(Call* c, const char* const* names, int count, int refs, int grad) {
-  const ApplyForm form = {names, count, refs, grad};
+// For apply.cu and sparse_apply.cu.
+bool gpu::CheckApply(Call* c, const char* const* names, int count, int refs, int grad,
+                     bool sparse) {
+  const ApplyForm form = {names, count, refs, grad, nullptr, -1, sparse};
   return HostSide::Note(c, CheckApplyInputs(*HostSide::Context(c), form));
 }
 

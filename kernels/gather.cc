@@ -5,6 +5,7 @@
 // kernels, those that point outside pick zeros and add to nothing.
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <optional>
 #include <string>
 #include <type_traits>
@@ -16,7 +17,7 @@
 #include "kernels/gpu_array.h"
 #include "kernels/gpu_host.h"
 #include "kernels/nd_index.h"
-#include "kernels/sum_rows.h"
+#include "kernels/row_ops.h"
 #include "kernels/types.h"
 #include "runtime/base/status.h"
 #include "runtime/graph/gradients.h"
@@ -479,14 +480,14 @@ class ScatterNdKernel : public Kernel {
     FERRY_ASSIGN_OR_RETURN(TensorShape shape, c->InputAsShape(2));
     FERRY_ASSIGN_OR_RETURN(const NdUpdates sizes, CheckNdUpdates(indices, updates, shape));
     FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, shape));
-    FERRY_RETURN_IF_ERROR(FillZero(c, out));
-    if (updates.num_elements() == 0) return absl::OkStatus();
     if (c->gpu()) {
       const auto dims = shape.dims();
       const int64_t depth = indices.dim(indices.rank() - 1);
-      return SumRowsOnGpu(c, IndicesOf(indices, sizes.n, depth, dims.data()), updates, sizes.inner,
-                          Product(dims.subspan(0, static_cast<size_t>(depth))), out);
+      return ReduceRowsOnGpu(c, gpu::RowOp::kAdd, IndicesOf(indices, sizes.n, depth, dims.data()),
+                             updates, Product(dims.subspan(0, static_cast<size_t>(depth))), out);
     }
+    FERRY_RETURN_IF_ERROR(FillZero(c, out));
+    if (updates.num_elements() == 0) return absl::OkStatus();
     const NdIndex index(indices, shape, ignore_bad_);
     for (int64_t i = 0; i < sizes.n; ++i) {
       FERRY_ASSIGN_OR_RETURN(const int64_t at, index.At(i));
@@ -520,7 +521,7 @@ FERRY_OP("ScatterNd")
     });
 
 [[maybe_unused]] const bool scatter_nd =
-    RegisterForBoth<ScatterNdKernel>(NumberTypes(), "ScatterNd", "shape") &&
+    RegisterForBoth<ScatterNdKernel>(NumberTypes(), "ScatterNd", "T", {}, {"shape"}) &&
     RegisterCpu<ScatterNdKernel>(Types<bool, std::string>(), "ScatterNd");
 
 // ---- DynamicStitch, DynamicPartition ----
@@ -561,6 +562,7 @@ class DynamicStitchKernel : public Kernel {
     FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, shape));
     FERRY_RETURN_IF_ERROR(FillZero(c, out));  // Rows that no index names.
     const int64_t inner = Product(row);
+    if (c->gpu()) return StitchOnGpu(c, n, rows, inner, out);
     const RunCopier copier(out->dtype());
     for (int i = 0; i < n; ++i) {
       const Tensor& indices = c->input(i);
@@ -569,6 +571,39 @@ class DynamicStitchKernel : public Kernel {
       }
     }
     return absl::OkStatus();
+  }
+
+  // Indices lie in host memory. Of rows that go to one place only the last one is sent there.
+  static absl::Status StitchOnGpu(KernelContext* c, int n, int64_t rows, int64_t inner,
+                                  Tensor* out) {
+    if (out->num_elements() == 0) return absl::OkStatus();
+    constexpr uint32_t kNowhere = 0xffffffffu;
+    if (rows > kNowhere) return Unimplemented("stitching ", rows, " rows on a GPU");
+    std::vector<bool> taken(static_cast<size_t>(rows), false);
+    std::vector<uint32_t> to;
+    for (int i = n; i-- > 0;) {
+      const Tensor& indices = c->input(i);
+      for (int64_t e = indices.num_elements(); e-- > 0;) {
+        const auto at = static_cast<size_t>(IntAt(indices, e));
+        to.push_back(taken[at] ? kNowhere : static_cast<uint32_t>(at));
+        taken[at] = true;
+      }
+    }
+    std::reverse(to.begin(), to.end());
+    return gpu::LaunchOnGpu(c, [&](gpu::Call* call) {
+      const auto count = static_cast<int64_t>(to.size());
+      auto* at = static_cast<uint32_t*>(call->Scratch(count * int64_t{sizeof(uint32_t)}));
+      if (!at || !gpu::Array().send(call, to.data(), count, at)) return false;
+      for (int i = 0; i < n; ++i) {
+        const int64_t k = c->input(i).num_elements();
+        if (!gpu::Array().place_rows(call, WidthOf(*out), at, k, inner, c->input(n + i).raw(),
+                                     out->raw())) {
+          return false;
+        }
+        at += k;
+      }
+      return true;
+    });
   }
 };
 
@@ -628,8 +663,9 @@ FERRY_OP("ParallelDynamicStitch")
     .Attr("T: type")
     .Shape(DynamicStitchShape)
     .Gradient(DynamicStitchGradient);
-FERRY_KERNEL("DynamicStitch").Device(DeviceType::kCpu).Make<DynamicStitchKernel>();
-FERRY_KERNEL("ParallelDynamicStitch").Device(DeviceType::kCpu).Make<DynamicStitchKernel>();
+[[maybe_unused]] const bool dynamic_stitch =
+    RegisterArrayKernel<DynamicStitchKernel>("DynamicStitch", {"indices"}) &&
+    RegisterArrayKernel<DynamicStitchKernel>("ParallelDynamicStitch", {"indices"});
 
 class DynamicPartitionKernel : public Kernel {
   absl::Status Compute(KernelContext* c) const override {
@@ -660,6 +696,7 @@ class DynamicPartitionKernel : public Kernel {
       outs.push_back(out);
     }
     const int64_t inner = Product(d.subspan(k.size()));
+    if (c->gpu()) return PartitionOnGpu(c, counts, inner, outs);
     const RunCopier copier(data.dtype());
     std::fill(counts.begin(), counts.end(), 0);
     for (int64_t i = 0; i < parts.num_elements(); ++i) {
@@ -667,6 +704,39 @@ class DynamicPartitionKernel : public Kernel {
       copier.Copy(data, i * inner, outs[p], counts[p]++ * inner, inner);
     }
     return absl::OkStatus();
+  }
+
+  // `partitions` lies in host memory: what rows each output is made of is known there.
+  static absl::Status PartitionOnGpu(KernelContext* c, const std::vector<int64_t>& counts,
+                                     int64_t inner, const std::vector<Tensor*>& outs) {
+    const Tensor& data = c->input(0);
+    const Tensor& parts = c->input(1);
+    const int64_t n = parts.num_elements();
+    if (data.num_elements() == 0) return absl::OkStatus();
+    if (n > std::numeric_limits<int32_t>::max()) {
+      return Unimplemented("partitioning ", n, " rows on a GPU");
+    }
+    std::vector<int64_t> ends(counts.size(), 0);  // Of each output's rows so far.
+    for (size_t p = 1; p < ends.size(); ++p) ends[p] = ends[p - 1] + counts[p - 1];
+    std::vector<uint32_t> from(static_cast<size_t>(n));
+    for (int64_t i = 0; i < n; ++i) {
+      from[static_cast<size_t>(ends[static_cast<size_t>(IntAt(parts, i))]++)] =
+          static_cast<uint32_t>(i);
+    }
+    return gpu::LaunchOnGpu(c, [&](gpu::Call* call) {
+      auto* at = static_cast<uint32_t*>(call->Scratch(n * int64_t{sizeof(uint32_t)}));
+      if (!at || !gpu::Array().send(call, from.data(), n, at)) return false;
+      for (size_t p = 0; p < outs.size(); ++p) {
+        const gpu::NdIndices rows = {at, DType::kInt32, counts[p], 1, &n};
+        if (counts[p] > 0 &&
+            !gpu::Array().gather(call, {rows, WidthOf(data), data.raw(), outs[p]->raw(), counts[p],
+                                        counts[p], 1, n, inner})) {
+          return false;
+        }
+        at += counts[p];
+      }
+      return true;
+    });
   }
 };
 
@@ -713,7 +783,8 @@ FERRY_OP("DynamicPartition")
       c->set_input_grad(0, ops::Reshape(s, rows, ops::Shape(s, c->input(0))));
       return s.status();
     });
-FERRY_KERNEL("DynamicPartition").Device(DeviceType::kCpu).Make<DynamicPartitionKernel>();
+[[maybe_unused]] const bool dynamic_partition =
+    RegisterArrayKernel<DynamicPartitionKernel>("DynamicPartition", {"partitions"});
 
 }  // namespace
 }  // namespace ferry

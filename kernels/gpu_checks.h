@@ -81,13 +81,13 @@ bool CheckInTopK(Call* c);
 // ---- apply.cc ----
 
 // Of an optimizer's op with inputs of these names: the first `refs` are the variable and its slots,
-// number `grad` is the gradient, the others are scalars.
-bool CheckApply(Call* c, const char* const* names, int count, int refs, int grad);
+// number `grad` is the gradient, the others are scalars. `sparse`: the gradient is rows, and their
+// indices are one more input behind it.
+bool CheckApply(Call* c, const char* const* names, int count, int refs, int grad, bool sparse);
 
 // ---- variable.cc ----
 
 bool CheckAccumulate(Call* c);
-bool CheckScatter(Call* c);
 
 // ---- random.cc ----
 

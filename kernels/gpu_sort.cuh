@@ -1,6 +1,7 @@
-// A stable radix sort of positions by 32-bit keys, for kernels that must meet equal indices in
-// their order. Four bits a pass: tiles count their digits, the counts are summed, and each tile
-// puts its items where they belong.
+// A stable sort of positions by 32-bit keys, for kernels that must meet equal indices in their
+// order. A few are sorted by one block, which counts what comes before each; many by radix, four
+// bits a pass: tiles count their digits, the counts are summed, and each tile puts its items where
+// they belong.
 #ifndef FERRY_KERNELS_GPU_SORT_CUH_
 #define FERRY_KERNELS_GPU_SORT_CUH_
 
@@ -12,6 +13,22 @@ namespace ferry {
 namespace gpu {
 
 inline constexpr int kDigits = 16;
+inline constexpr int kFew = 1024;
+
+// All n <= kFew keys, in one block of as many threads.
+static __global__ void __launch_bounds__(kFew)
+    SortFewKernel(const uint32_t* keys, int n, uint32_t* keys_out, uint32_t* positions_out) {
+  __shared__ uint32_t all[kFew];
+  const int i = static_cast<int>(threadIdx.x);
+  if (i < n) all[i] = keys[i];
+  __syncthreads();
+  if (i >= n) return;
+  const uint32_t key = all[i];
+  int at = 0;
+  for (int k = 0; k < n; ++k) at += all[k] < key || (all[k] == key && k < i);
+  keys_out[at] = key;
+  positions_out[at] = static_cast<uint32_t>(i);
+}
 
 // counts[digit * tiles + tile]: how often each digit occurs in each kThreads keys.
 static __global__ void __launch_bounds__(kThreads)
@@ -106,6 +123,13 @@ inline bool SortPositions(Call* c, int bits, SortSpace* s) {
   uint32_t *keys = s->keys, *positions = s->positions;
   uint32_t *next_keys = positions + s->n, *next_positions = next_keys + s->n;
   uint32_t* const counts = next_positions + s->n;
+  if (s->n <= kFew) {
+    SortFewKernel<<<1, kFew, 0, Stream(c)>>>(keys, static_cast<int>(s->n), next_keys,
+                                             next_positions);
+    s->keys = next_keys;
+    s->positions = next_positions;
+    return c->Launched("SortFewKernel");
+  }
   const unsigned blocks = Blocks(c, s->tiles * kThreads);
   for (int shift = 0; shift < bits; shift += 4) {
     CountDigitsKernel<<<blocks, kThreads, 0, Stream(c)>>>(keys, s->n, shift, counts, s->tiles);

@@ -1,5 +1,5 @@
 // Updates of single rows of variables: ScatterUpdate, ScatterAdd, -Sub, -Mul, -Div, -Min, -Max, and
-// the same on handles, ResourceScatterUpdate and so on. The GPU's kernels are in variable.cu.
+// the same on handles, ResourceScatterUpdate and so on.
 #include <algorithm>
 #include <cstring>
 #include <string>
@@ -8,8 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/accumulate.h"
 #include "kernels/array.h"
-#include "kernels/gpu_checks.h"
-#include "kernels/gpu_host.h"
+#include "kernels/row_ops.h"
 #include "kernels/types.h"
 #include "runtime/base/mutex.h"
 #include "runtime/base/status.h"
@@ -75,11 +74,27 @@ absl::Status ForEachRow(KernelContext* c, Variable* v, RowFn row) {
   return Annotate(UpdateRows(c, v, row), absl::StrCat("variable '", v->name(), "'"));
 }
 
+// The same on a GPU, where indices that lie outside are left out.
+absl::Status UpdateRowsOnGpu(KernelContext* c, gpu::RowOp op, Variable* v) {
+  const Tensor& indices = c->input(1);
+  const Tensor& updates = c->input(2);
+  FERRY_RETURN_IF_ERROR(Annotate(CheckRows(v->tensor(), indices, updates),
+                                 absl::StrCat("variable '", v->name(), "'")));
+  const int64_t n = indices.num_elements(), rows = v->tensor().dim(0);
+  if (n > 0 && v->tensor().num_elements() > 0) {
+    FERRY_RETURN_IF_ERROR(CombineRowsOnGpu(c, op, IndicesOf(indices, n, 1, &rows), updates,
+                                           updates.rank() == 0, rows, v->MutableTensor()));
+  }
+  c->SetOutputVariable(0, v);
+  return absl::OkStatus();
+}
+
 template <typename T, typename F>
 class ScatterAccumulateKernel : public Kernel {
   absl::Status Compute(KernelContext* c) const override {
     Variable* v = c->variable(0);
     MutexLock lock(&v->mu());
+    if (c->gpu()) return UpdateRowsOnGpu(c, RowOpOf<F>(), v);
     if constexpr (std::is_same_v<F, accumulate::Div> && std::is_integral_v<T>) {
       const auto by = c->input(2).span<T>();
       if (std::find(by.begin(), by.end(), T(0)) != by.end()) {
@@ -110,6 +125,7 @@ class ScatterUpdateKernel : public Kernel {
   absl::Status Compute(KernelContext* c) const override {
     Variable* v = c->variable(0);
     MutexLock lock(&v->mu());
+    if (c->gpu()) return UpdateRowsOnGpu(c, gpu::RowOp::kReplace, v);
     FERRY_RETURN_IF_ERROR(ForEachRow(
         c, v, [](Tensor* to, int64_t at, const Tensor& updates, int64_t from, int64_t size) {
           if (to->dtype() == DType::kString) {
@@ -166,33 +182,28 @@ bool DefineScatter(const std::string& name, const std::string& types) {
   return true;
 }
 
+// The GPU can't tell of a division by zero, which is an error for integers.
 template <typename F>
 bool RegisterScatter(const std::string& name, const std::string& types = "numbertype") {
+  using GpuTypes = std::conditional_t<std::is_same_v<F, accumulate::Div>, FloatTypes, NumberTypes>;
   return DefineScatter(name, types) &&
          RegisterCpu<Scatter<F>::template Kernel>(NumberTypes(), name) &&
-         RegisterCpu<Scatter<F>::template Kernel>(NumberTypes(), "Resource" + name, "dtype");
+         RegisterGpu<Scatter<F>::template Kernel>(GpuTypes(), name) &&
+         RegisterCpu<Scatter<F>::template Kernel>(NumberTypes(), "Resource" + name, "dtype") &&
+         RegisterGpu<Scatter<F>::template Kernel>(GpuTypes(), "Resource" + name, "dtype");
 }
-
-FERRY_KERNEL("ScatterUpdate").Device(DeviceType::kCpu).Make<ScatterUpdateKernel>();
-FERRY_KERNEL("ResourceScatterUpdate").Device(DeviceType::kCpu).Make<ScatterUpdateKernel>();
 
 constexpr char kOrdered[] = "{half, bfloat16, float, double, int32, int64}";
-[[maybe_unused]] const bool registered = DefineScatter("ScatterUpdate", "type") &&
-                                         RegisterScatter<accumulate::Add>("ScatterAdd") &&
-                                         RegisterScatter<accumulate::Sub>("ScatterSub") &&
-                                         RegisterScatter<accumulate::Mul>("ScatterMul") &&
-                                         RegisterScatter<accumulate::Div>("ScatterDiv") &&
-                                         RegisterScatter<accumulate::Min>("ScatterMin", kOrdered) &&
-                                         RegisterScatter<accumulate::Max>("ScatterMax", kOrdered);
+[[maybe_unused]] const bool registered =
+    DefineScatter("ScatterUpdate", "type") &&
+    RegisterArrayKernel<ScatterUpdateKernel>("ScatterUpdate") &&
+    RegisterArrayKernel<ScatterUpdateKernel>("ResourceScatterUpdate", {}, "dtype") &&
+    RegisterScatter<accumulate::Add>("ScatterAdd") &&
+    RegisterScatter<accumulate::Sub>("ScatterSub") &&
+    RegisterScatter<accumulate::Mul>("ScatterMul") &&
+    RegisterScatter<accumulate::Div>("ScatterDiv") &&
+    RegisterScatter<accumulate::Min>("ScatterMin", kOrdered) &&
+    RegisterScatter<accumulate::Max>("ScatterMax", kOrdered);
 
 }  // namespace
-
-// For variable.cu.
-bool gpu::CheckScatter(Call* c) {
-  const KernelContext* context = HostSide::Context(c);
-  const absl::Status s = CheckRows(context->input(0), context->input(1), context->input(2));
-  return HostSide::Note(c,
-                        Annotate(s, absl::StrCat("variable '", context->variable(0)->name(), "'")));
-}
-
 }  // namespace ferry

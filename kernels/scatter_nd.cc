@@ -3,10 +3,12 @@
 // ScatterNdNonAliasingAdd). A slice that is named several times takes its updates in their order.
 #include <cstring>
 #include <string>
+#include <type_traits>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/accumulate.h"
 #include "kernels/nd_index.h"
+#include "kernels/row_ops.h"
 #include "kernels/types.h"
 #include "runtime/base/mutex.h"
 #include "runtime/graph/gradients.h"
@@ -18,16 +20,25 @@
 namespace ferry {
 namespace {
 
-// to[indices[i]] = F(to[indices[i]], updates[i]) once every index was checked. `open` gives the
-// tensor to write to.
+// to[indices[i]] = F(to[indices[i]], updates[i]), of inputs 1 and 2, once every index was checked;
+// a GPU leaves out those that lie outside. `open` gives the tensor of `shape` to write to.
 template <typename T, typename F, typename OpenFn>
-absl::Status UpdateSlices(const Tensor& indices, const Tensor& updates, const TensorShape& shape,
-                          bool ignore_bad, OpenFn open) {
+absl::Status UpdateSlices(KernelContext* c, const TensorShape& shape, bool ignore_bad,
+                          OpenFn open) {
+  const Tensor& indices = c->input(1);
+  const Tensor& updates = c->input(2);
   FERRY_ASSIGN_OR_RETURN(const NdUpdates sizes, CheckNdUpdates(indices, updates, shape));
   if (updates.num_elements() == 0) return absl::OkStatus();
+  if (c->gpu()) {
+    const auto dims = shape.dims();
+    const int64_t depth = indices.dim(indices.rank() - 1);
+    return CombineRowsOnGpu(c, RowOpOf<F>(), IndicesOf(indices, sizes.n, depth, dims.data()),
+                            updates, /*scalar=*/false,
+                            Product(dims.subspan(0, static_cast<size_t>(depth))), open());
+  }
   const NdIndex index(indices, shape, ignore_bad);
   for (int64_t i = 0; i < sizes.n; ++i) FERRY_RETURN_IF_ERROR(index.At(i).status());
-  T* const to = open();
+  T* const to = open()->template data<T>();
   const T* const from = updates.data<T>();
   for (int64_t i = 0; i < sizes.n; ++i) {
     const int64_t at = *index.At(i);
@@ -47,12 +58,9 @@ class ScatterNdVariableKernel : public Kernel {
   absl::Status Compute(KernelContext* c) const override {
     Variable* v = c->variable(0);
     MutexLock lock(&v->mu());
-    const auto open = [v]() ABSL_NO_THREAD_SAFETY_ANALYSIS {
-      return v->MutableTensor()->template data<T>();
-    };
-    FERRY_RETURN_IF_ERROR(Annotate(
-        UpdateSlices<T, F>(c->input(1), c->input(2), v->tensor().shape(), ignore_bad_, open),
-        absl::StrCat("variable '", v->name(), "'")));
+    const auto open = [v]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return v->MutableTensor(); };
+    FERRY_RETURN_IF_ERROR(Annotate(UpdateSlices<T, F>(c, v->tensor().shape(), ignore_bad_, open),
+                                   absl::StrCat("variable '", v->name(), "'")));
     c->SetOutputVariable(0, v);
     return absl::OkStatus();
   }
@@ -70,8 +78,7 @@ class ScatterNdTensorKernel : public Kernel {
     const Tensor& from = c->input(0);
     FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, from.shape()));
     if (out->raw() != from.raw()) FERRY_RETURN_IF_ERROR(c->Copy(from, out));
-    return UpdateSlices<T, F>(c->input(1), c->input(2), out->shape(), ignore_bad_,
-                              [out] { return out->template data<T>(); });
+    return UpdateSlices<T, F>(c, out->shape(), ignore_bad_, [out] { return out; });
   }
   bool ignore_bad_ = false;
 };
@@ -119,6 +126,9 @@ absl::Status TensorShapeFn(InferenceContext* c) {
 
 using Numbers = Join<NumberTypes, Types<bool>>;
 using All = Join<Numbers, Types<std::string>>;
+// Of those of F. Sums of bool are the CPU's.
+template <typename F>
+using OnGpu = std::conditional_t<std::is_same_v<F, accumulate::Replace>, Numbers, NumberTypes>;
 
 // ScatterNd… and ResourceScatterNd… of that name.
 template <typename F, typename T>
@@ -139,6 +149,7 @@ bool RegisterVariable(const std::string& name) {
     b.Shape(VariableShape).NotDifferentiable();
     const OpBuilder::Registrar registrar(b);
     RegisterCpu<Scatter<F>::template OfVariable>(T(), op);
+    RegisterGpu<Scatter<F>::template OfVariable>(OnGpu<F>(), op);
   }
   return true;
 }
@@ -202,7 +213,8 @@ bool RegisterTensor(const std::string& op, GradientFn gradient) {
       .Shape(TensorShapeFn)
       .Gradient(std::move(gradient));
   const OpBuilder::Registrar registrar(b);
-  return RegisterCpu<Scatter<F>::template OfTensor>(T(), op, "T", /*in_place=*/{0});
+  return RegisterCpu<Scatter<F>::template OfTensor>(T(), op, "T", /*in_place=*/{0}) &&
+         RegisterGpu<Scatter<F>::template OfTensor>(OnGpu<F>(), op, "T", /*in_place=*/{0});
 }
 
 [[maybe_unused]] const bool registered =

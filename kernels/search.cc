@@ -9,6 +9,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/string_view.h"
 #include "kernels/array.h"
+#include "kernels/row_ops.h"
 #include "kernels/types.h"
 #include "runtime/base/status.h"
 #include "runtime/graph/gradients.h"
@@ -136,6 +137,12 @@ class CumsumKernel : public Kernel {
     const int64_t n = dims[static_cast<size_t>(axis)];
     const int64_t inner = Product(dims.subspan(static_cast<size_t>(axis) + 1));
     const int64_t lines = x.num_elements() / n;
+    if (c->gpu()) {
+      return gpu::LaunchOnGpu(c, [&](gpu::Call* call) {
+        return gpu::Array().running_sums(call, x.dtype(), x.raw(), lines / inner, n, inner,
+                                         exclusive_, reverse_, y->raw());
+      });
+    }
     const T* from = x.data<T>();
     T* to = y->data<T>();
     c->ParallelFor(lines, std::max<int64_t>(1, 8192 / n), [&](int64_t begin, int64_t end) {
@@ -191,7 +198,10 @@ FERRY_OP("Cumsum")
 [[maybe_unused]] const bool registered =
     RegisterCpu<WhereKernel>(Join<NumberTypes, Types<bool>>(), "Where") &&
     RegisterCpu<UniqueKernel>(Join<NumberTypes, Types<bool, std::string>>(), "Unique") &&
-    RegisterCpu<CumsumKernel>(NumberTypes(), "Cumsum", "T", {}, {"axis"});
+    // On the host all the same: what optimizers make of indices has to be where the variable is.
+    RegisterGpu<UniqueKernel>(Types<int32_t, int64_t>(), "Unique", "T", {}, {"x", "y", "idx"},
+                              /*replayable=*/false) &&
+    RegisterForBoth<CumsumKernel>(NumberTypes(), "Cumsum", "T", {}, {"axis"});
 
 }  // namespace
 }  // namespace ferry

@@ -3,6 +3,8 @@
 // which pick the rows by index first, and their gradients' ops.
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <numeric>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -10,7 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/accumulate.h"
 #include "kernels/array.h"
-#include "kernels/sum_rows.h"
+#include "kernels/row_ops.h"
 #include "kernels/types.h"
 #include "runtime/base/status.h"
 #include "runtime/graph/gradients.h"
@@ -25,24 +27,28 @@ constexpr int64_t kTaskBytes = 64 << 10;
 
 // A reduction, and what it makes of no rows.
 struct SumOf : accumulate::Add {
+  using Step = accumulate::Add;
   template <typename T>
   static T Nothing() {
     return T(0);
   }
 };
 struct ProdOf : accumulate::Mul {
+  using Step = accumulate::Mul;
   template <typename T>
   static T Nothing() {
     return T(1);
   }
 };
 struct MaxOf : accumulate::Max {
+  using Step = accumulate::Max;
   template <typename T>
   static T Nothing() {
     return Eigen::NumTraits<T>::lowest();
   }
 };
 struct MinOf : accumulate::Min {
+  using Step = accumulate::Min;
   template <typename T>
   static T Nothing() {
     return Eigen::NumTraits<T>::highest();
@@ -82,10 +88,8 @@ class UnsortedSegmentKernel : public Kernel {
     }
     FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, shape));
     if (c->gpu()) {
-      FERRY_RETURN_IF_ERROR(FillZero(c, out));
-      if (data.num_elements() == 0) return absl::OkStatus();
-      return SumRowsOnGpu(c, IndicesOf(ids, n, 1, &segments), data, data.num_elements() / n,
-                          segments, out);
+      return ReduceRowsOnGpu(c, RowOpOf<typename F::Step>(), IndicesOf(ids, n, 1, &segments), data,
+                             segments, out);
     }
     T* const to = out->data<T>();
     const T* const from = data.data<T>();
@@ -224,15 +228,20 @@ bool DefineUnsorted(const char* op, bool real, GradientFn gradient) {
   return true;
 }
 
-[[maybe_unused]] const bool unsorted =
-    DefineUnsorted("UnsortedSegmentSum", false, SumGradient) &&
-    DefineUnsorted("UnsortedSegmentProd", false, ProdGradient) &&
-    DefineUnsorted("UnsortedSegmentMax", true, ChoiceGradient) &&
-    DefineUnsorted("UnsortedSegmentMin", true, ChoiceGradient) &&
-    RegisterForBoth<Unsorted<SumOf>::Kernel>(NumberTypes(), "UnsortedSegmentSum", "num_segments") &&
-    RegisterCpu<Unsorted<ProdOf>::Kernel>(NumberTypes(), "UnsortedSegmentProd") &&
-    RegisterCpu<Unsorted<MaxOf>::Kernel>(NumberTypes(), "UnsortedSegmentMax") &&
-    RegisterCpu<Unsorted<MinOf>::Kernel>(NumberTypes(), "UnsortedSegmentMin");
+template <typename F>
+bool RegisterUnsorted(const char* op) {
+  return RegisterForBoth<Unsorted<F>::template Kernel>(NumberTypes(), op, "T", {},
+                                                       {"num_segments"});
+}
+
+[[maybe_unused]] const bool unsorted = DefineUnsorted("UnsortedSegmentSum", false, SumGradient) &&
+                                       DefineUnsorted("UnsortedSegmentProd", false, ProdGradient) &&
+                                       DefineUnsorted("UnsortedSegmentMax", true, ChoiceGradient) &&
+                                       DefineUnsorted("UnsortedSegmentMin", true, ChoiceGradient) &&
+                                       RegisterUnsorted<SumOf>("UnsortedSegmentSum") &&
+                                       RegisterUnsorted<ProdOf>("UnsortedSegmentProd") &&
+                                       RegisterUnsorted<MaxOf>("UnsortedSegmentMax") &&
+                                       RegisterUnsorted<MinOf>("UnsortedSegmentMin");
 
 // ---- Segment… ----
 
@@ -254,6 +263,36 @@ absl::StatusOr<int64_t> CountSegments(const Tensor& ids) {
 
 // What is done with the sum of n rows at the end.
 enum class Scale { kNone, kMean, kSqrtN };
+
+// On a GPU ids and indices that say how large the result is, or that have to be checked, lie in
+// host memory all the same: as what ReduceOnGpu takes.
+using Numbers = std::vector<uint32_t>;
+Numbers NumbersOf(const Tensor& t) {
+  Numbers out(static_cast<size_t>(t.num_elements()));
+  for (size_t i = 0; i < out.size(); ++i) {
+    out[i] = static_cast<uint32_t>(IntAt(t, static_cast<int64_t>(i)));
+  }
+  return out;
+}
+
+// As gpu::ReduceRows and gpu::HostRows say; `from` and `counts` are empty where those have null.
+absl::Status ReduceOnGpu(KernelContext* c, gpu::RowOp op, Scale scale, const Tensor& data,
+                         const Numbers& to, const Numbers& from, const Numbers& counts,
+                         int64_t rows, Tensor* out) {
+  if (out->num_elements() == 0) return absl::OkStatus();
+  if (data.dim(0) > std::numeric_limits<int32_t>::max()) {
+    return Unimplemented("reducing some of ", data.dim(0), " rows on a GPU");
+  }
+  gpu::ReduceRows r = {op, data.dtype(), data.raw(), rows, out->num_elements() / rows, out->raw()};
+  if (scale == Scale::kMean) r.scale = gpu::ReduceRows::kMean;
+  if (scale == Scale::kSqrtN) r.scale = gpu::ReduceRows::kSqrtN;
+  return gpu::LaunchOnGpu(c, [&](gpu::Call* call) {
+    return gpu::Array().reduce_host_rows(
+        call, r,
+        {to.data(), from.empty() ? nullptr : from.data(), counts.empty() ? nullptr : counts.data(),
+         static_cast<int64_t>(to.size())});
+  });
+}
 
 // Floats of 16 bits are added up as floats.
 template <typename T>
@@ -281,6 +320,10 @@ class SegmentKernel : public Kernel {
     FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, shape));
     if (out->num_elements() == 0) return absl::OkStatus();
     const int64_t n = ids.num_elements(), inner = out->num_elements() / segments;
+    if (c->gpu()) {
+      return ReduceOnGpu(c, RowOpOf<typename F::Step>(), kScale, data, NumbersOf(ids), {}, {},
+                         segments, out);
+    }
     const T* const from = data.data<T>();
     T* const to = out->data<T>();
     // Segments without a row have 0, or 1 in products.
@@ -350,7 +393,10 @@ bool RegisterSorted(const char* op, bool real, GradientFn gradient) {
       .Shape(SegmentShape)
       .Gradient(std::move(gradient));
   const OpBuilder::Registrar registrar(b);
-  return RegisterCpu<Sorted<F, kScale>::template Kernel>(NumberTypes(), op);
+  // Means of integers are the CPU's.
+  using GpuTypes = std::conditional_t<kScale == Scale::kNone, NumberTypes, FloatTypes>;
+  return RegisterCpu<Sorted<F, kScale>::template Kernel>(NumberTypes(), op) &&
+         RegisterGpu<Sorted<F, kScale>::template Kernel>(GpuTypes(), op, "T", {}, {"segment_ids"});
 }
 
 [[maybe_unused]] const bool sorted =
@@ -424,6 +470,10 @@ class SparseSegmentKernel : public Kernel {
     dims[0] = segments;
     FERRY_ASSIGN_OR_RETURN(TensorShape shape, TensorShape::Make(dims));
     FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, shape));
+    if (c->gpu()) {
+      return ReduceOnGpu(c, gpu::RowOp::kAdd, kScale, data, NumbersOf(ids), NumbersOf(indices), {},
+                         segments, out);
+    }
     FERRY_RETURN_IF_ERROR(FillZero(c, out));
     if (out->num_elements() == 0) return absl::OkStatus();
     const int64_t inner = out->num_elements() / segments;
@@ -484,6 +534,7 @@ class SparseSegmentGradKernel : public Kernel {
     dims[0] = rows;
     FERRY_ASSIGN_OR_RETURN(TensorShape shape, TensorShape::Make(dims));
     FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, shape));
+    if (c->gpu()) return AddOnGpu(c, grad, NumbersOf(indices), NumbersOf(ids), counts, rows, out);
     FERRY_RETURN_IF_ERROR(FillZero(c, out));
     if (out->num_elements() == 0) return absl::OkStatus();
     const int64_t inner = out->num_elements() / rows;
@@ -500,6 +551,23 @@ class SparseSegmentGradKernel : public Kernel {
       }
     }
     return absl::OkStatus();
+  }
+
+  // counts[id]: how many rows segment `id` has.
+  static absl::Status AddOnGpu(KernelContext* c, const Tensor& grad, const Numbers& indices,
+                               const Numbers& ids, const std::vector<int64_t>& counts, int64_t rows,
+                               Tensor* out) {
+    std::vector<size_t> order(indices.size());
+    std::iota(order.begin(), order.end(), size_t{0});
+    std::stable_sort(order.begin(), order.end(),
+                     [&](size_t a, size_t b) { return indices[a] < indices[b]; });
+    Numbers to, from, shares;
+    for (const size_t i : order) {
+      to.push_back(indices[i]);
+      from.push_back(ids[i]);
+      if (kScale != Scale::kNone) shares.push_back(static_cast<uint32_t>(counts[ids[i]]));
+    }
+    return ReduceOnGpu(c, gpu::RowOp::kAdd, kScale, grad, to, from, shares, rows, out);
   }
 };
 
@@ -557,11 +625,9 @@ bool RegisterPicked(const std::string& name) {
           return s.status();
         });
     const OpBuilder::Registrar registrar(b);
-    if constexpr (kScale == Scale::kNone) {
-      RegisterCpu<Picked<kScale>::template Kernel>(NumberTypes(), op);
-    } else {
-      RegisterCpu<Picked<kScale>::template Kernel>(FloatTypes(), op);
-    }
+    using AllTypes = std::conditional_t<kScale == Scale::kNone, NumberTypes, FloatTypes>;
+    RegisterForBoth<Picked<kScale>::template Kernel>(AllTypes(), op, "T", {},
+                                                     {"indices", "segment_ids", "num_segments"});
   }
   const OpBuilder::Registrar registrar(OpBuilder(grad)
                                            .Input("grad: T")
@@ -573,7 +639,8 @@ bool RegisterPicked(const std::string& name) {
                                            .Attr("Tidx: {int32, int64} = DT_INT32")
                                            .Attr("Tsegmentids: {int32, int64} = DT_INT32")
                                            .Shape(SparseSegmentShape));
-  return RegisterCpu<Picked<kScale>::template Grad>(FloatTypes(), grad);
+  return RegisterForBoth<Picked<kScale>::template Grad>(FloatTypes(), grad, "T", {},
+                                                        {"indices", "segment_ids", "output_dim0"});
 }
 
 [[maybe_unused]] const bool picked = RegisterPicked<Scale::kNone>("Sum") &&

@@ -85,7 +85,7 @@ struct Case {
   std::vector<Sizes> numbers;  // Shapes of inputs of that dtype, of new numbers in each Run.
   std::vector<Tensor> others;  // Inputs that stay.
   // The op's inputs in their order: "x" the next of the numbers, "o" of the others, "*" a list of
-  // all numbers. By default the numbers come first.
+  // all numbers, "#" of all others. By default the numbers come first.
   std::string order;
   std::function<void(NodeBuilder*)> attrs;
 };
@@ -111,8 +111,8 @@ absl::Status RunOn(const std::string& device, const Case& c, int runs, std::vect
   if (order.empty()) order = std::string(numbers.size(), 'x') + std::string(others.size(), 'o');
   size_t number = 0, other = 0;
   for (const char kind : order) {
-    if (kind == '*') {
-      b.Input(numbers);
+    if (kind == '*' || kind == '#') {
+      b.Input(kind == '*' ? numbers : others);
     } else {
       b.Input(kind == 'x' ? numbers[number++] : others[other++]);
     }
@@ -345,6 +345,187 @@ TEST(GpuArray, SumsOfRows) {
                 "oxo",
                 nullptr});
   }
+}
+
+// Segments within a chunk of rows and over several of them, some of them empty. Products of floats
+// are of few rows, so that they are exact.
+TEST(GpuArray, ReductionsOfRows) {
+  for (const int64_t n : {1, 5, 66, 300, 1500}) {
+    for (const int64_t segments : {1, 7, 40}) {
+      Sizes sorted, mixed;
+      for (int64_t i = 0; i < n; ++i) {
+        sorted.push_back(i * segments / n * 2);
+        mixed.push_back(i * 11 % (segments + 2) - 1);
+      }
+      for (const char* how : {"Sum", "Prod", "Max", "Min"}) {
+        for (const DType t : {DType::kFloat, DType::kHalf, DType::kUint8, DType::kInt16,
+                              DType::kInt32, DType::kInt64}) {
+          const bool exact = t != DType::kFloat && t != DType::kHalf;
+          if (how[0] == 'P' && !exact && n > 5 * segments) continue;
+          if (how[0] == 'S' && t == DType::kHalf && n > 5 * segments) continue;
+          ExpectSame({absl::StrCat("UnsortedSegment", how),
+                      t,
+                      {{n, 3}},
+                      {Ints(mixed), Int(segments + 1)},
+                      "",
+                      nullptr});
+          ExpectSame({absl::StrCat("Segment", how), t, {{n, 3}}, {Ints(sorted)}, "", nullptr});
+        }
+      }
+      ExpectSame({"SegmentMean", DType::kFloat, {{n, 2}}, {Ints(sorted)}, "", nullptr}, 4);
+      Sizes picked;
+      for (int64_t i = 0; i < n; ++i) picked.push_back(i * 5 % 9);
+      for (const char* how : {"Sum", "Mean", "SqrtN"}) {
+        ExpectSame({absl::StrCat("SparseSegment", how),
+                    DType::kFloat,
+                    {{9, 3}},
+                    {Ints(picked), Ints(sorted)},
+                    "",
+                    nullptr},
+                   4);
+        ExpectSame({absl::StrCat("SparseSegment", how, "WithNumSegments"),
+                    DType::kDouble,
+                    {{9, 1}},
+                    {Ints(picked), Ints(sorted), Int(2 * segments + 3)},
+                    "",
+                    nullptr});
+        // Quotients aren't whole: their sums are equal where no row's terms reach over chunks.
+        if (how != std::string("Sum") && n > 5) continue;
+        ExpectSame({absl::StrCat("SparseSegment", how, "Grad"),
+                    DType::kFloat,
+                    {{2 * segments + 1, 3}},
+                    {Ints(picked), Ints(sorted), Int32(10)},
+                    "",
+                    nullptr});
+      }
+    }
+  }
+  for (const char* op : {"SegmentSum", "UnsortedSegmentMax"}) {
+    std::vector<Tensor> ids = {Ints({}, {0})};
+    if (op[0] == 'U') ids.push_back(Int(3));
+    ExpectSame({op, DType::kFloat, {{0, 3}}, ids, "", nullptr});
+  }
+}
+
+// What the host checks of ids is an error there too.
+TEST(GpuArray, IdsOnTheHostAreChecked) {
+  std::vector<Tensor> found;
+  for (const Case& c : std::vector<Case>{
+           {"SegmentSum", DType::kFloat, {{3, 2}}, {Ints({1, 0, 2})}, "", nullptr},
+           {"SparseSegmentSum", DType::kFloat, {{3, 2}}, {Ints({3}), Ints({0})}, "", nullptr},
+           {"DynamicPartition",
+            DType::kFloat,
+            {{2, 2}},
+            {Ints({0, 2}, {2}, DType::kInt32)},
+            "",
+            With("num_partitions", 2)}}) {
+    const absl::Status s = RunOn("/gpu:0", c, 1, &found);
+    EXPECT_EQ(s.code(), absl::StatusCode::kInvalidArgument) << c.op << ": " << s;
+    EXPECT_EQ(s, RunOn("/cpu:0", c, 1, &found)) << c.op;
+  }
+}
+
+TEST(GpuArray, SlicesOfATensorAreUpdated) {
+  Sizes pairs;
+  for (int64_t i = 0; i < 100; ++i) {
+    pairs.push_back(i % 5);
+    pairs.push_back(i * 3 % 4);
+  }
+  for (const char* how : {"Update", "Add", "Sub", "Min", "Max"}) {
+    for (const DType t : {DType::kFloat, DType::kHalf, DType::kUint8, DType::kInt64}) {
+      const std::string op = absl::StrCat("TensorScatter", how);
+      ExpectSame({op, t, {{5, 4, 3}, {100, 3}}, {Ints(pairs, {100, 2})}, "xox", nullptr}, 4);
+      ExpectSame({op, t, {{5, 4}, {0, 4}}, {Ints({}, {0, 1})}, "xox", nullptr});
+      ExpectSame({op, t, {{5, 4}, {1, 5, 4}}, {Ints({}, {1, 0})}, "xox", nullptr});
+    }
+  }
+}
+
+// More indices than one launch of a kernel takes along, and rows that nothing goes to.
+TEST(GpuArray, StitchAndPartition) {
+  for (const DType t : kWidths) {
+    for (const int64_t n : {1, 7, 1000}) {
+      for (const int64_t inner : {1, 3, 16}) {
+        Sizes a, b, parts;
+        for (int64_t i = 0; i < n; ++i) {
+          a.push_back(i * 3 % (n + 2));
+          b.push_back(i * i % n + 1);
+          parts.push_back(i * 5 % 3);
+        }
+        const Tensor at_a = Ints(a, {n}, DType::kInt32), at_b = Ints(b, {n}, DType::kInt32);
+        for (const char* op : {"DynamicStitch", "ParallelDynamicStitch"}) {
+          ExpectSame({op, t, {{n, inner}, {n, inner}}, {at_a, at_b}, "#*", nullptr});
+        }
+        ExpectSame({"DynamicPartition",
+                    t,
+                    {{n, inner}},
+                    {Ints(parts, {n}, DType::kInt32)},
+                    "",
+                    With("num_partitions", 4)},
+                   4);
+      }
+    }
+  }
+  ExpectSame({"DynamicStitch",
+              DType::kFloat,
+              {{3}, {2, 2, 3}},
+              {Ints({4}, {}, DType::kInt32), Ints({0, 2, 2, 1}, {2, 2}, DType::kInt32)},
+              "#*",
+              nullptr},
+             4);
+}
+
+TEST(GpuArray, RunningSums) {
+  for (const bool exclusive : {false, true}) {
+    for (const bool reverse : {false, true}) {
+      const auto attrs = [=](NodeBuilder* b) {
+        b->Attr("exclusive", exclusive).Attr("reverse", reverse);
+      };
+      for (const DType t : {DType::kFloat, DType::kHalf, DType::kDouble, DType::kUint8,
+                            DType::kInt16, DType::kInt32, DType::kInt64}) {
+        for (const Sizes& shape :
+             std::vector<Sizes>{{1}, {64}, {65}, {256}, {257}, {900}, {3, 64}, {0, 3}, {3, 0}}) {
+          ExpectSame({"Cumsum", t, {shape}, {Int32(-1)}, "", attrs});
+        }
+        ExpectSame({"Cumsum", t, {{3, 70, 5}}, {Int(1)}, "", attrs});
+      }
+      ExpectSame({"Cumsum", DType::kFloat, {{2, 66, 4096}}, {Int32(1)}, "", attrs});
+      ExpectSame({"Cumsum", DType::kBfloat16, {{40}}, {Int32(0)}, "", attrs});
+    }
+  }
+  ExpectSame({"Cumsum", DType::kFloat, {{3, 4}}, {Int32(0)}, "", nullptr}, 4);
+}
+
+// What an optimizer makes of indices is colocated with the variable, which may stay on the GPU.
+TEST(GpuArray, UniqueStandsBesideAVariable) {
+  Graph graph;
+  const Scope root(&graph);
+  const Output v = ops::VariableV2(root.WithOpName("v").WithDevice("/gpu:0"), PartialShape({3}),
+                                   DType::kFloat);
+  ops::Assign(root.WithOpName("init"), v, ops::Const(root, Tensor::Of<float>({1, 2, 3})));
+  const Output x = ops::Placeholder(root.WithOpName("x"), DType::kInt64);
+  Node* const unique = NodeBuilder(root.WithOpName("unique"), "Unique")
+                           .Input(x)
+                           .Attr("_class", std::vector<std::string>{"loc:@v"})
+                           .Build();
+  ASSERT_OK(root.status());
+  NodeBuilder(root.WithOpName("add"), "ScatterAdd")
+      .Input(v)
+      .Input(Output(unique, 0))
+      .Input(ops::Const<float>(root, 10))
+      .Build();
+  ASSERT_OK(root.status());
+  SessionOptions options;
+  options.device = "gpu";
+  options.allow_soft_placement = false;
+  Session session(&graph, options);
+  ASSERT_OK(session.Run({}, {}, {"init"}, nullptr));
+  std::vector<Tensor> out;
+  ASSERT_OK(session.Run({{"x", Ints({2, 0, 2})}}, std::vector<std::string>{"unique:1"}, {"add"},
+                        &out));
+  EXPECT_THAT(out[0].span<int32_t>(), ::testing::ElementsAre(0, 1, 0));
+  ASSERT_OK(session.Run({}, std::vector<std::string>{"v"}, {}, &out));
+  EXPECT_THAT(out[0].span<float>(), ::testing::ElementsAre(11, 2, 13));
 }
 
 }  // namespace

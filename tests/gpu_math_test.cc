@@ -516,6 +516,89 @@ TEST(GpuApplyTest, EveryRule) {
       .Check(0);
 }
 
+// The optimizers that TensorFlow has besides, and the ops that take rows: n updates of a variable
+// of 5 rows, so that rows come several times and in any order.
+TEST(GpuApplyTest, RowsAndRarerRules) {
+  for (DType t : kFloats) {
+    const double tol = 4 * Tolerance(t);
+    auto scalar = [&](double v) { return ScalarOf(t, v); };
+    for (int64_t n : {0, 1, 7, 300}) {
+      for (int64_t width : {1, 3, 8}) {
+        const TensorShape shape({5, width}), rows({n, width});
+        Tensor indices = *Tensor::Allocate(DType::kInt32, TensorShape({n}));
+        for (int64_t i = 0; i < n; ++i) {
+          indices.data<int32_t>()[i] = static_cast<int32_t>(i * 7 % 11 % 5);
+        }
+        auto tensor = [&](uint32_t seed) { return Values(t, shape, seed); };
+        auto square = [&](uint32_t seed) {
+          return (*Op{"AddV2", {Magnitudes(tensor(seed)), scalar(10)}}.On("cpu"))[0];
+        };
+        // Small, so that many of them don't run away.
+        auto small = [&](const TensorShape& s) {
+          return (*Op{"Mul", {Values(t, s, 9), scalar(0.01)}}.On("cpu"))[0];
+        };
+        for (const bool sparse : {false, true}) {
+          if (!sparse && n != 7) continue;
+          auto check = [&](const std::string& name, std::vector<Tensor> refs,
+                           std::vector<Tensor> before, std::vector<Tensor> after,
+                           const std::function<void(NodeBuilder*)>& attrs) {
+            const int count = static_cast<int>(refs.size());
+            std::vector<Tensor> inputs = std::move(refs);
+            inputs.insert(inputs.end(), before.begin(), before.end());
+            inputs.push_back(small(sparse ? rows : shape));
+            if (sparse) inputs.push_back(indices);
+            inputs.insert(inputs.end(), after.begin(), after.end());
+            Op{(sparse ? "SparseApply" : "Apply") + name, inputs, attrs, count, 2}.Check(tol);
+          };
+          const std::vector<Tensor> none;
+          const Tensor lr = scalar(0.1), small_l1 = scalar(0.01);
+          for (const bool flag : {false, true}) {
+            auto nesterov = [&](NodeBuilder* o) { o->Attr("use_nesterov", flag); };
+            auto slots = [&](NodeBuilder* o) { o->Attr("update_slots", flag); };
+            auto multiply = [&](NodeBuilder* o) { o->Attr("multiply_linear_by_lr", flag); };
+            check("Momentum", {tensor(1), tensor(2)}, {lr}, {scalar(0.9)}, nesterov);
+            check("Adagrad", {tensor(1), square(2)}, {lr}, none, slots);
+            check("AdagradV2", {tensor(1), square(2)}, {lr, small_l1}, none, slots);
+            check("Ftrl", {tensor(1), square(2), tensor(3)}, none,
+                  {lr, small_l1, small_l1, scalar(-0.5)}, multiply);
+            check("FtrlV2", {tensor(1), square(2), tensor(3)}, none,
+                  {lr, small_l1, small_l1, small_l1, scalar(-0.75)}, multiply);
+          }
+          check("Adadelta", {tensor(1), square(2), square(3)}, {lr, scalar(0.9), scalar(0.01)},
+                none, {});
+          check("RMSProp", {tensor(1), square(2), tensor(3)},
+                {lr, scalar(0.9), scalar(0.5), scalar(0.01)}, none, {});
+          check("CenteredRMSProp", {tensor(1), small(shape), square(3), tensor(4)},
+                {lr, scalar(0.9), scalar(0.5), scalar(0.01)}, none, {});
+          check("ProximalGradientDescent", {tensor(1)}, {lr, small_l1, small_l1}, none, {});
+          check("ProximalAdagrad", {tensor(1), square(2)}, {lr, small_l1, small_l1}, none, {});
+          check("AdagradDA", {tensor(1), tensor(2), square(3)}, none,
+                {lr, small_l1, small_l1, Tensor::Scalar<int64_t>(3)}, {});
+          if (sparse) continue;
+          check("AdaMax", {tensor(1), tensor(2), square(3)},
+                {scalar(0.5), lr, scalar(0.9), scalar(0.99), scalar(0.01)}, none, {});
+          check("AddSign", {tensor(1), tensor(2)}, {lr, scalar(1), scalar(0.9), scalar(0.9)}, none,
+                {});
+          check("PowerSign", {tensor(1), tensor(2)}, {lr, scalar(1), scalar(0.9), scalar(0.9)},
+                none, {});
+        }
+      }
+    }
+  }
+  // Rows out of range are left out, as all of what can't be told of from the device.
+  Tensor indices = Tensor::Of<int32_t>({1, 9, -1});
+  const Tensor ones = Tensor::Of<float>({1, 1, 1});
+  const Tensor one = Tensor::Scalar<float>(1);
+  const auto found =
+      Op{"SparseApplyProximalGradientDescent",
+         {ones, one, Tensor::Scalar<float>(0), Tensor::Scalar<float>(0), ones, indices},
+         {},
+         1}
+          .On("gpu");
+  ASSERT_TRUE(found.ok()) << found.status();
+  EXPECT_TRUE(CompareTensors(Tensor::Of<float>({1, 0, 1}), (*found)[0]).ok());
+}
+
 const std::vector<DType> kNumbers = {
     DType::kHalf,  DType::kBfloat16, DType::kFloat, DType::kDouble, DType::kInt8,   DType::kInt16,
     DType::kInt32, DType::kInt64,    DType::kUint8, DType::kUint16, DType::kUint32, DType::kUint64};
@@ -553,7 +636,11 @@ TEST(GpuScatterTest, RowsInOrder) {
   for (DType t : kNumbers) {
     for (const auto& [rows, size, n] :
          std::vector<Case>{{1, 1, 1}, {5, 3, 4}, {3, 4, 100}, {300, 16, 257}, {70000, 1, 600}}) {
-      for (const char* name : {"ScatterAdd", "ScatterSub", "ScatterUpdate"}) {
+      for (const std::string name : {"ScatterAdd", "ScatterSub", "ScatterUpdate", "ScatterMul",
+                                     "ScatterDiv", "ScatterMin", "ScatterMax"}) {
+        const bool ordered = name == "ScatterMin" || name == "ScatterMax";
+        if (ordered && !IsFloating(t) && t != DType::kInt32 && t != DType::kInt64) continue;
+        if (name == "ScatterDiv" && !IsFloating(t)) continue;
         const DType index = size % 2 ? DType::kInt32 : DType::kInt64;
         const Tensor x = Values(t, {rows, size}, 1), at = Indices(index, n, rows);
         Op{name, {x, at, Values(t, {n, size}, 2)}, {}, 1, 2}.Check(0);
@@ -576,7 +663,8 @@ TEST(GpuScatterTest, RowsInOrder) {
 
 TEST(GpuScatterTest, IndicesOutOfRangeAreLeftOut) {
   const Tensor x = Values(DType::kFloat, {4, 3}), by = Values(DType::kFloat, {4, 3}, 2);
-  for (const char* name : {"ScatterAdd", "ScatterSub", "ScatterUpdate"}) {
+  for (const char* name : {"ScatterAdd", "ScatterSub", "ScatterMul", "ScatterDiv", "ScatterMin",
+                           "ScatterMax", "ScatterUpdate"}) {
     const Op bad{name, {x, Tensor::Of<int32_t>({1, 4, -1, 3}), by}, {}, 1};
     EXPECT_THAT(std::string(bad.On("cpu").status().message()), HasSubstr("is not in [0, 4)"));
     const auto found = bad.On("gpu");

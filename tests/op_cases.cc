@@ -159,7 +159,8 @@ absl::Status CheckError(const OpCase& c, const absl::Status& status, bool words_
 bool IsAboutElements(const OpCase& c) {
   for (const std::string& words : c.values.at("error").span<std::string>()) {
     if (absl::StrContains(words, "is not in [0, ") ||
-        absl::StrContains(words, "is out of range [0, ")) {
+        absl::StrContains(words, "is out of range [0, ") ||
+        absl::StrContains(words, "does not index into shape")) {
       return true;
     }
   }
