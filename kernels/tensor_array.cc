@@ -10,7 +10,12 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "kernels/held_values.h"
+#include "runtime/graph/gradients.h"
+#include "runtime/graph/ops.h"
 #include "runtime/op/kernel.h"
 #include "runtime/op/op_def.h"
 #include "runtime/op/shape_inference.h"
@@ -516,6 +521,60 @@ absl::Status ConcatenatedShape(InferenceContext* c) {
   return absl::OkStatus();
 }
 
+// ---- Gradients: another array, of which there is one for each call of AddSymbolicGradients ----
+
+// The array of the gradients, found by the innermost scope "gradients…" that the nodes lie in, and
+// the flow by which what is done to it comes after `flow`.
+struct GradientArray {
+  Output handle, flow;
+};
+GradientArray GradientsOf(GradientContext* c, Output flow) {
+  const Scope& s = c->scope();
+  size_t end = 0;
+  const std::vector<std::string> names = absl::StrSplit(s.prefix(), '/');
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (absl::StartsWith(names[i], "gradients")) end = i + 1;
+  }
+  const std::string source =
+      absl::StrJoin(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(end), "/");
+  const Scope sub = s.NewSubScope("TensorArrayGrad");
+  Node* const array = NodeBuilder(sub, "TensorArrayGradV3")
+                          .Input(c->input(0))
+                          .Input(flow)
+                          .Attr("source", source)
+                          .Build();
+  if (array == nullptr) return {};
+  const Scope after = sub.WithControlDependencies({array});
+  return {Output(array, 0), ops::Identity(after.WithOpName("gradient_flow"), flow)};
+}
+
+// What is read had its gradient added to that of the element or elements `input(1)`, by the op
+// `add`.
+absl::Status ReadGradient(GradientContext* c, const char* add) {
+  const GradientArray gradients = GradientsOf(c, c->input(2));
+  c->set_input_grad(2, NodeBuilder(c->scope(), add)
+                           .Input(gradients.handle)
+                           .Input(c->input(1))
+                           .Input(c->grad(0))
+                           .Input(gradients.flow)
+                           .BuildOutput());
+  return c->scope().status();
+}
+
+// What was written gets the gradient of its element or elements, by `read`, once all that comes
+// after the write has added to that.
+absl::Status WriteGradient(GradientContext* c, NodeBuilder read) {
+  const Output flow = c->grad(0);
+  const GradientArray gradients = GradientsOf(c, flow);
+  c->set_input_grad(2, read.Input(gradients.handle)
+                           .Input(c->input(1))
+                           .Input(gradients.flow)
+                           .Attr("dtype", BaseType(c->input(2).dtype()))
+                           .BuildOutput());
+  c->set_input_grad(3, flow);
+  return c->scope().status();
+}
+
 FERRY_OP("TensorArrayV3")
     .Input("size: int32")
     .Output("handle: resource")
@@ -557,7 +616,10 @@ FERRY_OP("TensorArrayWriteV3")
     .Attr("T: type")
     .Stateful()
     .Shape(ScalarShape)
-    .AliasesInput(3);
+    .AliasesInput(3)
+    .Gradient([](GradientContext* c) {
+      return WriteGradient(c, NodeBuilder(c->scope(), "TensorArrayReadV3"));
+    });
 FERRY_OP("TensorArrayReadV3")
     .Input("handle: resource")
     .Input("index: int32")
@@ -565,7 +627,8 @@ FERRY_OP("TensorArrayReadV3")
     .Output("value: dtype")
     .Attr("dtype: type")
     .Stateful()
-    .Shape(UnknownShape);
+    .Shape(UnknownShape)
+    .Gradient([](GradientContext* c) { return ReadGradient(c, "TensorArrayWriteV3"); });
 FERRY_OP("TensorArrayGatherV3")
     .Input("handle: resource")
     .Input("indices: int32")
@@ -574,7 +637,8 @@ FERRY_OP("TensorArrayGatherV3")
     .Attr("dtype: type")
     .Attr("element_shape: shape = { unknown_rank: true }")
     .Stateful()
-    .Shape(GatheredShape);
+    .Shape(GatheredShape)
+    .Gradient([](GradientContext* c) { return ReadGradient(c, "TensorArrayScatterV3"); });
 FERRY_OP("TensorArrayScatterV3")
     .Input("handle: resource")
     .Input("indices: int32")
@@ -584,7 +648,10 @@ FERRY_OP("TensorArrayScatterV3")
     .Attr("T: type")
     .Stateful()
     .Shape(ScalarShape)
-    .AliasesInput(3);
+    .AliasesInput(3)
+    .Gradient([](GradientContext* c) {
+      return WriteGradient(c, NodeBuilder(c->scope(), "TensorArrayGatherV3"));
+    });
 FERRY_OP("TensorArraySizeV3")
     .Input("handle: resource")
     .Input("flow_in: float")

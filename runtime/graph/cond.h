@@ -1,4 +1,21 @@
-// Conditionals as tf.cond of TF1 builds them: one branch runs, the other is dead.
+// Conditionals and loops as TF1 builds them, and how loops are found in a graph.
+#ifndef FERRY_RUNTIME_GRAPH_COND_H_
+#define FERRY_RUNTIME_GRAPH_COND_H_
+
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/functional/function_ref.h"
+#include "absl/status/statusor.h"
+#include "runtime/graph/scope.h"
+
+namespace ferry {
+
+// ---- tf.cond: one branch runs, the other is dead ----
 //
 //   Output y = Cond(root, ops::Less(root, a, b),
 //                   [&](const Scope& s) { return ops::Mul(s, x, x); },
@@ -8,16 +25,6 @@
 // switch_f, <name>/pred_id, a Switch (RefSwitch for a reference) for each tensor that a branch
 // takes from outside, and a Merge for each result. The collection "cond_context" describes the
 // branches, so that TensorFlow can import the graph and go on building.
-#ifndef FERRY_RUNTIME_GRAPH_COND_H_
-#define FERRY_RUNTIME_GRAPH_COND_H_
-
-#include <functional>
-#include <string>
-#include <vector>
-
-#include "runtime/graph/scope.h"
-
-namespace ferry {
 
 inline constexpr char kCondContext[] = "cond_context";
 
@@ -33,6 +40,107 @@ std::vector<Output> Cond(const Scope& s, Output pred, const CondBranches& true_f
                          const CondBranches& false_fn, const std::string& name = "cond");
 Output Cond(const Scope& s, Output pred, const CondBranch& true_fn, const CondBranch& false_fn,
             const std::string& name = "cond");
+
+// ---- tf.while_loop: values that go round until a condition is false ----
+//
+//   // The sum of the squares below n.
+//   std::vector<Output> out = WhileLoop(
+//       root, {ops::Const<int32_t>(root, 0), ops::Const<float>(root, 0)},
+//       [&](const Scope& s, const std::vector<Output>& v) { return ops::Less(s, v[0], n); },
+//       [&](const Scope& s, const std::vector<Output>& v) {
+//         const Output x = ops::Cast(s, v[0], DType::kFloat);
+//         return std::vector<Output>{ops::AddV2(s, v[0], ops::Const<int32_t>(s, 1)),
+//                                    ops::AddV2(s, v[1], ops::Square(s, x))};
+//       });
+//
+// In the graph, for each variable: Enter, Merge, Switch by <name>/LoopCond, Identity, NextIteration
+// and Exit, of the frame <name>/while_context; an Enter for each tensor that is taken from outside.
+// The collection "while_context" describes the loop, so that TensorFlow can import the graph and
+// take gradients through it. AddSymbolicGradients (gradients.h) does here.
+
+inline constexpr char kWhileContext[] = "while_context";
+
+// Both make their ops with the scope that they are given, and no other. `variables` have unknown
+// shapes: they may differ from one iteration to the next.
+using WhileCondition =
+    std::function<Output(const Scope& s, const std::vector<Output>& variables)>;  // A bool scalar.
+using WhileBody = std::function<std::vector<Output>(const Scope& s,
+                                                    const std::vector<Output>& variables)>;
+
+struct WhileOptions {
+  // For TensorFlow: how many iterations may run at once, and whether what the gradients need may
+  // go to the host's memory meanwhile. Here iterations follow each other.
+  int64_t parallel_iterations = 10;
+  bool swap_memory = false;
+};
+
+// while (condition(variables)) variables = body(variables): the values in the end. An error of the
+// functions is the scope's status, and so is InvalidArgument when there is no variable, the
+// condition is no bool, or the body gives other numbers or types of values; the result is empty
+// then. Loops and conditionals nest.
+std::vector<Output> WhileLoop(const Scope& s, const std::vector<Output>& variables,
+                              const WhileCondition& condition, const WhileBody& body,
+                              const std::string& name = "while", const WhileOptions& options = {});
+
+// ---- Frames: the loops among nodes. Internal to the session and to gradients ----
+//
+//   Enter ──▶ Merge ──▶ Switch ──▶ Exit          its values leave
+//               ▲ │        │ └──▶ … body … ──▶ NextIteration ──┐
+//               │ └▶ … ──▶ LoopCond                            │
+//               └──────────────────────────────────────────────┘
+//   Enter (is_constant) ──▶ …                    what is the same in every iteration
+//
+// What lies between the Enters of one frame_name and their Exits is a frame; frames nest. Between
+// the Switch and the Exit there may be nodes too, which run when the loop ends.
+
+bool IsEnter(const Node* n);          // Enter, RefEnter.
+bool IsExit(const Node* n);           // Exit, RefExit.
+bool IsNextIteration(const Node* n);  // NextIteration, RefNextIteration.
+bool IsMerge(const Node* n);          // Merge, RefMerge.
+bool IsSwitch(const Node* n);         // Switch, RefSwitch.
+
+// Immutable.
+class Frames {
+ public:
+  // One frame; the first of them stands for what lies in none.
+  struct Loop {
+    std::string name;
+    int parent = -1;
+    int depth = 0;
+    // All in the order of making. A frame's Enters and Exits are its own: they take from, and give
+    // to, the frame around it.
+    std::vector<Node*> enters, exits;
+    std::vector<Node*> nodes;  // All others that lie in this frame and in none within it.
+    std::vector<int> inner;    // The frames within it.
+    Node* condition = nullptr;  // Its LoopCond; null: it is passed through once.
+  };
+
+  using InputsOfNode = absl::FunctionRef<const std::vector<Output>&(const Node*)>;
+  // `needed`: the nodes that run, with the inputs that `inputs` tells; an output in `fed` isn't
+  // made by its node. Takes time and memory in proportion to them. InvalidArgument names the nodes
+  // that make up no loops: an Exit in no frame, inputs from two frames, a Merge that closes a loop
+  // with other inputs than an Enter and a NextIteration, a loop without a LoopCond, a cycle that no
+  // NextIteration closes, frames nested deeper than 100.
+  static absl::StatusOr<Frames> Find(const absl::flat_hash_set<Node*>& needed,
+                                     const absl::flat_hash_map<Output, int>& fed,
+                                     InputsOfNode inputs);
+
+  const Loop& loop(int i) const { return loops_[static_cast<size_t>(i)]; }
+  int size() const { return static_cast<int>(loops_.size()); }
+  // The frame in which the node lies; of an Enter and of an Exit, that which it belongs to.
+  int Of(const Node* n) const {
+    auto it = frame_.find(n);
+    return it == frame_.end() ? 0 : it->second;
+  }
+  // Whether it is a Merge that a NextIteration comes back to.
+  static bool ClosesLoop(const Node* n);
+  // Whether it is a Switch by the condition of its own frame.
+  bool IsLoopSwitch(const Node* n) const;
+
+ private:
+  std::vector<Loop> loops_;
+  absl::flat_hash_map<const Node*, int> frame_;  // Of nodes in none: nothing.
+};
 
 }  // namespace ferry
 

@@ -1,4 +1,4 @@
-// Makes plans: see plan.h. A loop (frames.h) is a unit of the plan around it, which its first Enter
+// Makes plans: see plan.h. A loop (cond.h) is a unit of the plan around it, which its first Enter
 // stands for; its own plan is made by a PlanMaker of its own, in which Merges, Enters, Switches by
 // the loop's condition and NextIterations are units without a step: names for slots.
 //
@@ -158,7 +158,7 @@ class PlanMaker {
       return IsEnter(n) || IsExit(n) || IsNextIteration(n);
     };
     if (std::none_of(needed_.begin(), needed_.end(), of_loop)) return absl::OkStatus();
-    FERRY_ASSIGN_OR_RETURN(Frames frames, Frames::Find(needed_, fed_, *rewiring_));
+    FERRY_ASSIGN_OR_RETURN(Frames frames, FramesOf(needed_, fed_, *rewiring_));
     frames_ = std::make_shared<const Frames>(std::move(frames));
     const auto outside = [&](absl::string_view role, const Node* n) -> absl::Status {
       const int f = frames_->Of(n);

@@ -271,6 +271,14 @@ void Averages(Given& g) {
   Ignore(Cond(
       root, ops::Less(root, a, b), [&](const Scope& s) { return ops::Mul(s, x, x); },
       [&](const Scope& s) { return ops::Neg(s, x); }));
+  Ignore(WhileLoop(
+      root, {x},
+      [&](const Scope& s, const std::vector<Output>& v) {
+        return ops::Less(s, v[0], ops::Const<float>(s, 100));
+      },
+      [&](const Scope& s, const std::vector<Output>& v) {
+        return std::vector<Output>{ops::Mul(s, v[0], v[0])};
+      }));
   Ignore(InitializedValue(root, w));
   Ignore(MakeVariable(root, "u", ops::Mul(root, InitializedValue(root, w), two)));
 }

@@ -1,4 +1,5 @@
-#include "runtime/session/frames.h"
+// Finds loops: see cond.h.
+#include "runtime/graph/cond.h"
 
 #include <algorithm>
 #include <deque>
@@ -43,7 +44,7 @@ bool Frames::IsLoopSwitch(const Node* n) const {
 
 absl::StatusOr<Frames> Frames::Find(const absl::flat_hash_set<Node*>& needed,
                                     const absl::flat_hash_map<Output, int>& fed,
-                                    const Rewiring& rewiring) {
+                                    InputsOfNode inputs) {
   Frames frames;
   frames.loops_.emplace_back();
   std::vector<Node*> nodes(needed.begin(), needed.end());
@@ -55,7 +56,7 @@ absl::StatusOr<Frames> Frames::Find(const absl::flat_hash_set<Node*>& needed,
   absl::flat_hash_map<const Node*, std::vector<Node*>> followers;
   const auto for_each_edge = [&](Node* n, const auto& edge) -> absl::Status {
     const bool merge = IsMerge(n);
-    for (const Output& in : rewiring.inputs(n)) {
+    for (const Output& in : inputs(n)) {
       if (fed.contains(in)) continue;
       if (IsNextIteration(in.node)) {
         if (merge) continue;
@@ -112,7 +113,7 @@ absl::StatusOr<Frames> Frames::Find(const absl::flat_hash_set<Node*>& needed,
       f = lies;
       witness = p;
     };
-    for (const Output& in : rewiring.inputs(n)) {
+    for (const Output& in : inputs(n)) {
       if (fed.contains(in)) from(in.node, 0);
     }
     FERRY_RETURN_IF_ERROR(for_each_edge(n, [&](Node* p) { from(p, gives_to(p)); }));
@@ -158,7 +159,7 @@ absl::StatusOr<Frames> Frames::Find(const absl::flat_hash_set<Node*>& needed,
     absl::flat_hash_set<const Node*> seen;
     while (seen.insert(n).second) {
       const Node* back = nullptr;
-      for (const Output& in : rewiring.inputs(n)) {
+      for (const Output& in : inputs(n)) {
         if (!back && !fed.contains(in) && !(IsMerge(n) && IsNextIteration(in.node)) &&
             waiting[in.node] > 0) {
           back = in.node;
@@ -183,7 +184,7 @@ absl::StatusOr<Frames> Frames::Find(const absl::flat_hash_set<Node*>& needed,
     if (ClosesLoop(n)) {
       const Node* enter = nullptr;
       const Node* next = nullptr;
-      for (const Output& in : rewiring.inputs(n)) {
+      for (const Output& in : inputs(n)) {
         if (IsEnter(in.node)) enter = in.node;
         if (IsNextIteration(in.node)) next = in.node;
       }
@@ -203,7 +204,7 @@ absl::StatusOr<Frames> Frames::Find(const absl::flat_hash_set<Node*>& needed,
     }
     if (!loop.condition) continue;
     if (IsExit(n)) continue;
-    for (const Output& in : rewiring.inputs(n)) {
+    for (const Output& in : inputs(n)) {
       if (IsEnter(in.node) && frames.Of(in.node) == f &&
           !in.node->Attr<bool>("is_constant").value_or(false)) {
         return InvalidArgument(Describe(n), " takes the value of ", Describe(in.node),
