@@ -233,6 +233,47 @@ TEST_F(WhileTest, ReadsAreValues) {
   EXPECT_EQ(got[0].scalar<float>(), 27);
 }
 
+// Values that grow, and values that shrink to nothing.
+TEST_F(WhileTest, ShapesThatChange) {
+  const Output n = ops::Placeholder(root, DType::kInt32, PartialShape::Scalar());
+  const Output x = ops::Placeholder(root, DType::kFloat, PartialShape::UnknownOfRank(1));
+  const Output axis = Int("f", 0);
+  const Output start = Enter(root, ops::ConstVector<int32_t>(root, {1}), "f", true);
+  const Output size = Enter(root, ops::ConstVector<int32_t>(root, {-1}), "f", true);
+  const Values out = Repeat("f", n, {x, x}, [&](const Values& v) {
+    return Values{ops::ConcatV2(root, {v[1], v[1]}, axis), ops::Slice(root, v[2], start, size)};
+  });
+  std::vector<Tensor> got;
+  for (const int32_t times : {4, 0, 2}) {
+    const absl::Status status =
+        Run({{n, Tensor::Scalar<int32_t>(times)}, {x, Tensor::Of<float>({1, 2, 3, 4})}},
+            {out[1], out[2]}, &got);
+    ASSERT_TRUE(status.ok()) << status;
+    ASSERT_EQ(got[0].num_elements(), int64_t{4} << times);
+    EXPECT_EQ(got[0].data<float>()[got[0].num_elements() - 1], 4);
+    EXPECT_EQ(got[1].num_elements(), 4 - times);
+  }
+  // One more than there are elements.
+  EXPECT_FALSE(
+      Run({{n, Tensor::Scalar<int32_t>(5)}, {x, Tensor::Of<float>({1, 2, 3, 4})}}, out, &got).ok());
+}
+
+// The time for a plan grows with its nodes only.
+TEST_F(WhileTest, ManyLoops) {
+  Output x = ops::Const<float>(root, 1);
+  for (int i = 0; i < 2000; ++i) {
+    x = Repeat(absl::StrCat("f", i), ops::Const<int32_t>(root, 1), {x}, [&](const Values& v) {
+      return Values{ops::Neg(root, v[1])};
+    })[1];
+  }
+  std::vector<Tensor> got;
+  const absl::Time start = absl::Now();
+  const absl::Status status = Run({}, {x}, &got);
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_EQ(got[0].scalar<float>(), 1);
+  EXPECT_LT(absl::Now() - start, absl::Seconds(60));
+}
+
 TEST_F(WhileTest, EndlessLoopEndsAtTheDeadline) {
   const Values out = While(
       root, "f", {ops::Const<bool>(root, true)}, [](const Values& v) { return v[0]; },
@@ -460,6 +501,25 @@ TEST_F(BadLoopTest, BackIntoItself) {
   Node* const body = out[0].node->input(0).node;  // A Switch of the loop.
   ASSERT_TRUE(graph.AddControlEdge(again.node, body).ok());
   ExpectError(Fetch(out[1]), "cycle");
+}
+
+// Frames of one name, side by side, are one.
+TEST_F(BadLoopTest, TwoLoopsOfOneName) {
+  const auto loop = [&] {
+    return Repeat("f", ops::Const<int32_t>(root, 2), {ops::Const<float>(root, 1)},
+                  [&](const Values& v) { return Values{ops::Neg(root, v[1])}; })[1];
+  };
+  const Output first = loop(), second = loop();
+  ExpectError(Fetch(ops::AddV2(root, first, second)), "has two conditions");
+}
+
+// The Exit of one loop takes a value of another.
+TEST_F(BadLoopTest, ExitOfAnotherLoop) {
+  const Output inner = Enter(root, Enter(root, ops::Const<float>(root, 1), "a", true), "b", true);
+  const Output outer = Enter(root, ops::Const<float>(root, 1), "a", true);
+  ExpectError(Fetch(One(root, "Exit", ops::AddV2(root, One(root, "Exit", inner),
+                                                 One(root, "Exit", outer)))),
+              "has inputs from different frames");
 }
 
 TEST_F(BadLoopTest, TooDeep) {
