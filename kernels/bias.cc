@@ -88,11 +88,20 @@ class BiasAddKernel : public Kernel {
     for (int i = d + 1; i < value.rank(); ++i) inner *= value.dim(i);
     if (inner == 1) {
       const int64_t rows = value.num_elements() / channels;
+      // Few channels are repeated, so that there is more to add at a time.
+      absl::InlinedVector<U, 2 * kFewChannels> repeated;
+      const int64_t times =
+          channels < kFewChannels ? std::min(rows, 2 * kFewChannels / channels) : 1;
+      for (int64_t i = 0; times > 1 && i < times; ++i) {
+        repeated.insert(repeated.end(), b, b + channels);
+      }
+      const U* const added = times > 1 ? repeated.data() : b;
       c->ParallelFor(rows, std::max<int64_t>(1, kGrain / channels),
                      [&](int64_t begin, int64_t end) {
-                       for (int64_t r = begin; r < end; ++r) {
-                         MutableArray<U>(y + r * channels, channels) =
-                             ConstArray<U>(x + r * channels, channels) + ConstArray<U>(b, channels);
+                       for (int64_t r = begin; r < end; r += times) {
+                         const int64_t n = std::min(times, end - r) * channels;
+                         MutableArray<U>(y + r * channels, n) =
+                             ConstArray<U>(x + r * channels, n) + ConstArray<U>(added, n);
                        }
                      });
     } else {
@@ -112,6 +121,7 @@ class BiasAddKernel : public Kernel {
   using U = typename std::conditional_t<std::is_integral_v<T>, std::make_unsigned<T>,
                                         std::common_type<T>>::type;
   static constexpr int64_t kGrain = 1 << 15;  // Elements.
+  static constexpr int64_t kFewChannels = 64;
   bool channels_first_ = false;
 };
 

@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <limits>
 #include <type_traits>
 
@@ -233,6 +234,23 @@ class Stager {
   int64_t column0_ = 0, width_ = 0;
 };
 
+// Copies fewer elements than a tile is wide, without calling a function.
+template <typename C>
+void CopyFew(const C* from, int64_t count, C* to) {
+  static_assert(kMostTilePanels * kPanel<C> <= 32);
+  const auto copy = [&](auto size) {
+    if ((count & size) == 0) return;
+    std::memcpy(to, from, size * sizeof(C));
+    from += size;
+    to += size;
+  };
+  copy(std::integral_constant<int64_t, 16>());
+  copy(std::integral_constant<int64_t, 8>());
+  copy(std::integral_constant<int64_t, 4>());
+  copy(std::integral_constant<int64_t, 2>());
+  copy(std::integral_constant<int64_t, 1>());
+}
+
 // ---- Work ----
 
 // Scratch memory for a number of elements of C, which may be beyond reason.
@@ -428,10 +446,16 @@ absl::Status Gather(KernelContext* c, const ConvSizes& s, const Axis& y, const A
           for (int64_t j = 0; j < height; ++j) {
             for (int64_t i = 0; i < width; i += in_tile) {
               const int64_t count = std::min(in_tile, width - i);
+              C* const at = to + j * to_row + i * to_step + g * out_group + first;
+              const bool whole = columns == across * kPanel<C>;
+              C tile[kMostTileRows * kMostTilePanels * kPanel<C>];
               tiles.gather[across - 1][count - 1](
                   a + j * a_row + i * a_step + g * in_group, a_step, part.runs.data(),
-                  static_cast<int64_t>(part.runs.size()), b, depth * kPanel<C>,
-                  to + j * to_row + i * to_step + g * out_group + first, to_step, columns);
+                  static_cast<int64_t>(part.runs.size()), b, depth * kPanel<C>, whole ? at : tile,
+                  whole ? to_step : across * kPanel<C>, across * kPanel<C>);
+              for (int64_t r = 0; !whole && r < count; ++r) {
+                CopyFew(tile + r * across * kPanel<C>, columns, at + r * to_step);
+              }
             }
           }
         }
@@ -562,8 +586,8 @@ absl::Status ConvolveFilter(KernelContext* c, const ConvSizes& s, const T* x, co
                 if (count == kPanel<C>) {
                   std::copy_n(v, kPanel<C>, to);
                 } else {
-                  std::copy_n(v, count, to);
-                  std::fill(to + count, to + kPanel<C>, C(0));
+                  for (int64_t o = 0; o < kPanel<C>; ++o) to[o] = C(0);
+                  CopyFew(v, count, to);
                 }
               }
             }

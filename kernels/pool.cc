@@ -3,6 +3,7 @@
 //
 // Of equal elements the first one, row by row, is a window's greatest. Means don't count padding.
 #include <algorithm>
+#include <limits>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -132,57 +133,94 @@ void MaxPool(KernelContext* c, const PoolSizes& s, const T* in, T* out) {
   });
 }
 
-// Calls fn(output position, input positions) for each window of an image and each of `count`
-// channels from `first` on: where their greatest elements lie, as pixels of the image.
-template <typename T, typename Fn>
-void ForGreatest(const PoolSizes& s, const T* image, int64_t first, int64_t count, const Fn& fn) {
-  T best[kChannels];
-  int64_t at[kChannels];
+// Channels whose greatest elements are sought together, in a vector register.
+template <typename T>
+inline constexpr int64_t kLanes = 32 / static_cast<int64_t>(sizeof(T));
+
+// Looks at `lanes` channels of a window's cells, which begin at `cells`, the pixel number `pixel`.
+template <typename T, typename At>
+inline void FindGreatest(const PoolSizes& s, const T* cells, int64_t pixel, int64_t height,
+                         int64_t width, int64_t lanes, T* best, At* at) {
+  for (int64_t k = 0; k < lanes; ++k) best[k] = cells[k];
+  for (int64_t k = 0; k < lanes; ++k) at[k] = static_cast<At>(pixel);
+  for (int64_t y = 0; y < height; ++y) {
+    for (int64_t x = 0; x < width; ++x) {
+      const T* const from = cells + (y * s.x.in + x) * s.depth;
+      const At here = static_cast<At>(pixel + y * s.x.in + x);
+      for (int64_t k = 0; k < lanes; ++k) {
+        const bool greater = from[k] > best[k];
+        best[k] = greater ? from[k] : best[k];
+        at[k] = greater ? here : at[k];
+      }
+    }
+  }
+}
+
+// ForGreatest with pixels counted by At.
+template <typename At, typename T, typename Fn>
+void ForGreatestBy(const PoolSizes& s, const T* image, int64_t first, int64_t count,
+                   const Fn& fn) {
+  const int64_t size = s.y.in * s.x.in * s.depth;
   for (int64_t oy = 0; oy < s.y.out; ++oy) {
     const auto [y0, y1] = Cells(s.y, oy);
     for (int64_t ox = 0; ox < s.x.out; ++ox) {
       const auto [x0, x1] = Cells(s.x, ox);
-      for (int64_t y = y0; y < y1; ++y) {
-        for (int64_t x = x0; x < x1; ++x) {
-          const int64_t pixel = y * s.x.in + x;
-          const T* const from = image + pixel * s.depth + first;
-          if (y == y0 && x == x0) {
-            std::copy_n(from, count, best);
-            std::fill_n(at, count, pixel);
-            continue;
-          }
-          for (int64_t k = 0; k < count; ++k) {
-            const bool greater = from[k] > best[k];
-            best[k] = greater ? from[k] : best[k];
-            at[k] = greater ? pixel : at[k];
-          }
+      const int64_t pixel = y0 * s.x.in + x0;
+      const int64_t last = ((y1 - 1) * s.x.in + x1 - 1) * s.depth;
+      for (int64_t k = first; k < first + count; k += kLanes<T>) {
+        T best[kLanes<T>];
+        At at[kLanes<T>];
+        const int64_t lanes = std::min(kLanes<T>, first + count - k);
+        const T* const cells = image + pixel * s.depth + k;
+        if (last + k + kLanes<T> <= size) {
+          // What follows the channels in memory is looked at too, which is quicker.
+          FindGreatest(s, cells, pixel, y1 - y0, x1 - x0, kLanes<T>, best, at);
+        } else {
+          FindGreatest(s, cells, pixel, y1 - y0, x1 - x0, lanes, best, at);
         }
+        fn(oy * s.x.out + ox, k, lanes, at);
       }
-      fn(oy * s.x.out + ox, at);
     }
+  }
+}
+
+// Calls fn(output position, channel, lanes, pixels) for each window of an image and the channels
+// from `first` on, up to kLanes at a time: where their greatest elements lie.
+template <typename T, typename Fn>
+void ForGreatest(const PoolSizes& s, const T* image, int64_t first, int64_t count, const Fn& fn) {
+  // As wide as T where that will do: vectors of both then have as many elements.
+  if (sizeof(T) <= 4 && s.y.in * s.x.in <= std::numeric_limits<int32_t>::max()) {
+    ForGreatestBy<int32_t>(s, image, first, count, fn);
+  } else {
+    ForGreatestBy<int64_t>(s, image, first, count, fn);
   }
 }
 
 template <typename T>
 void FillChannels(const PoolSizes& s, T* image, int64_t first, int64_t count) {
-  for (int64_t i = 0; i < s.y.in * s.x.in; ++i) {
-    std::fill_n(image + i * s.depth + first, count, T(0));
+  const int64_t pixels = s.y.in * s.x.in;
+  if (count == s.depth) {
+    std::fill_n(image, pixels * count, T(0));
+    return;
   }
+  for (int64_t i = 0; i < pixels; ++i) std::fill_n(image + i * s.depth + first, count, T(0));
 }
 
 template <typename T>
 void MaxPoolGrad(KernelContext* c, const PoolSizes& s, const T* in, const T* dy, T* dx) {
   const int64_t pixels = s.y.in * s.x.in * s.depth, windows = s.y.out * s.x.out * s.depth;
   ForChannels(c, s, [&](int64_t n, int64_t first, int64_t count) {
-    T* const to = dx + n * pixels;
-    FillChannels(s, to, first, count);
-    ForGreatest(s, in + n * pixels, first, count, [&](int64_t window, const int64_t* at) {
-      const T* const from = dy + n * windows + window * s.depth + first;
-      for (int64_t k = 0; k < count; ++k) {
-        T* const cell = to + at[k] * s.depth + first + k;
-        *cell = static_cast<T>(*cell + from[k]);
-      }
-    });
+    T* const image = dx + n * pixels;
+    FillChannels(s, image, first, count);
+    ForGreatest(s, in + n * pixels, first, count,
+                [&](int64_t window, int64_t channel, int64_t lanes, const auto* at) {
+                  const T* const from = dy + n * windows + window * s.depth + channel;
+                  T* const to = image + channel;
+                  for (int64_t k = 0; k < lanes; ++k) {
+                    T* const cell = to + static_cast<int64_t>(at[k]) * s.depth + k;
+                    *cell = static_cast<T>(*cell + from[k]);
+                  }
+                });
   });
 }
 
@@ -190,11 +228,14 @@ template <typename T>
 void MaxPoolGradGrad(KernelContext* c, const PoolSizes& s, const T* in, const T* grad, T* out) {
   const int64_t pixels = s.y.in * s.x.in * s.depth, windows = s.y.out * s.x.out * s.depth;
   ForChannels(c, s, [&](int64_t n, int64_t first, int64_t count) {
-    ForGreatest(s, in + n * pixels, first, count, [&](int64_t window, const int64_t* at) {
-      const T* const from = grad + n * pixels + first;
-      T* const to = out + n * windows + window * s.depth + first;
-      for (int64_t k = 0; k < count; ++k) to[k] = from[at[k] * s.depth + k];
-    });
+    ForGreatest(s, in + n * pixels, first, count,
+                [&](int64_t window, int64_t channel, int64_t lanes, const auto* at) {
+                  const T* const from = grad + n * pixels + channel;
+                  T* const to = out + n * windows + window * s.depth + channel;
+                  for (int64_t k = 0; k < lanes; ++k) {
+                    to[k] = from[static_cast<int64_t>(at[k]) * s.depth + k];
+                  }
+                });
   });
 }
 
