@@ -166,5 +166,37 @@ TEST(DotTest, ErrorsAreStatuses) {
   EXPECT_THAT(std::string(missing.message()), HasSubstr("apt-get install graphviz"));
 }
 
+// Graphs that no program writes take no more time and memory than their size tells.
+TEST(GraphDrawingTest, ScopesWithinScopes) {
+  proto::GraphDef graph;
+  for (const char* const scope : {"a", "gradients"}) {
+    std::string name = scope;
+    for (int i = 0; i < 100000; ++i) absl::StrAppend(&name, "/", scope);
+    AddNode(name, "Foo", {}, &graph);
+  }
+  DrawingOptions simple;
+  simple.whole_limit = 0;
+  for (const DrawingOptions& options : {DrawingOptions(), simple}) {
+    const std::string dot = GraphToDot(graph, options);
+    EXPECT_THAT(dot, HasSubstr("Foo"));
+    EXPECT_LT(dot.size(), 100000);
+  }
+}
+
+TEST(GraphDrawingTest, LongChainsOfInitializersAndConstants) {
+  proto::GraphDef graph;
+  constexpr int kLength = 50000;
+  AddNode("v", "VariableV2", {}, &graph);
+  AddNode("op", "Foo", {"c0", absl::StrCat("d", kLength - 1), "v"}, &graph);
+  for (int i = 0; i < kLength; ++i) {
+    const bool last = i + 1 == kLength;
+    AddNode(absl::StrCat("init", i), "NoOp", {last ? "^v" : absl::StrCat("^init", i + 1)}, &graph);
+    AddNode(absl::StrCat("c", i), "Const", {absl::StrCat("c", i + 1)}, &graph);
+    AddNode(absl::StrCat("d", i), "Const", {absl::StrCat("d", i - 1)}, &graph);
+  }
+  const std::string dot = GraphToDot(graph);
+  EXPECT_THAT(dot, AllOf(HasSubstr("beside the graph"), HasSubstr("Foo")));
+}
+
 }  // namespace
 }  // namespace ferry

@@ -124,6 +124,18 @@ TEST(GraphSummaryTest, OfTheDigitsNetwork) {
   EXPECT_THAT(summary, HasSubstr("train_op"));
 }
 
+TEST(GraphSummaryTest, TellsFunctionsFromOpsThatAreUnknown) {
+  const absl::StatusOr<GraphFile> file = ParseGraphFile("/a", R"(
+      node { name: "x" op: "Foo" }
+      node { name: "y" op: "Bar" }
+      library { function { signature { name: "Foo" } } }
+  )");
+  ASSERT_TRUE(file.ok()) << file.status();
+  const std::string summary = SummarizeGraph(*file);
+  EXPECT_THAT(summary, HasSubstr("1  Foo  (a function)\n"));
+  EXPECT_THAT(summary, HasSubstr("1  Bar  (unknown here)\n"));
+}
+
 TEST(GraphSummaryTest, FindsOutputsAndTargets) {
   const GraphSinks sinks = FindSinks(MustRead("mlp/adam/graph.pbtxt").meta_graph.graph_def());
   EXPECT_THAT(sinks.outputs, ElementsAre("loss", "accuracy"));

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <exception>
 #include <iostream>
+#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,6 +18,7 @@
 #include "CLI/CLI.hpp"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
+#include "absl/time/time.h"
 #include "fmt/format.h"
 #include "runtime/base/file_system.h"
 #include "runtime/base/status.h"
@@ -363,6 +365,7 @@ struct RunCommand {
   std::vector<std::string> feeds, fetches;
   int64_t repeat = 0;
   CLI::Option* repeat_option = nullptr;
+  double timeout = std::numeric_limits<double>::infinity();
   bool json = false;
 
   void Register(CLI::App* app) {
@@ -402,6 +405,8 @@ struct RunCommand {
     app->add_option("--threads", options.threads, "0: as many as there are cores")
         ->check(CLI::Range(0, 1024))
         ->capture_default_str();
+    app->add_option("--timeout", timeout, "Seconds after which a run is given up; default: none")
+        ->check(CLI::PositiveNumber);
     app->add_flag("--json", json, "Print one JSON object");
   }
 
@@ -455,6 +460,7 @@ struct RunCommand {
                                    at == std::string::npos ? "" : fetch.substr(at + 1));
     }
     if (repeat_option->count() > 0) options.repeat = repeat;
+    options.timeout = absl::Seconds(timeout);
     FERRY_ASSIGN_OR_RETURN(const RunGraphReport r, RunGraph(FileSystem::Posix(), options));
     if (!json) {
       for (const RunGraphReport::Fetched& f : r.fetches) {

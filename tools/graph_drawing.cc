@@ -35,6 +35,9 @@ namespace {
 // A series of ops with numbered names is one node from this length on.
 constexpr size_t kSeriesLength = 8;
 constexpr size_t kMaxLabel = 40;
+// Scopes within scopes that are told apart: what is deeper is part of a node's name. Each is an own
+// tree of strings and calls.
+constexpr int kMaxDepth = 100;
 
 enum class Kind {
   kOp,
@@ -72,6 +75,19 @@ absl::string_view ParentScope(absl::string_view path) {
 absl::string_view LastPart(absl::string_view path) {
   const size_t slash = path.rfind('/');
   return slash == absl::string_view::npos ? path : path.substr(slash + 1);
+}
+
+// The path with no more than kMaxDepth scopes.
+std::string Shallow(const std::string& path) {
+  size_t end = 0;
+  for (int depth = 0; depth <= kMaxDepth; ++depth) {
+    end = path.find('/', end);
+    if (end == std::string::npos) return path;
+    ++end;
+  }
+  std::string shallow = path;
+  std::replace(shallow.begin() + static_cast<std::ptrdiff_t>(end) - 1, shallow.end(), '/', '.');
+  return shallow;
 }
 
 // The name without "_12".
@@ -169,6 +185,7 @@ class Units {
         const std::string part = name.substr(begin, end - begin);
         if (end < name.size() && WithoutNumber(part) == "gradients") {
           scopes_.emplace(name.substr(0, end), Kind::kGradients);
+          break;  // What is within isn't looked at.
         }
         begin = end + 1;
       }
@@ -179,10 +196,11 @@ class Units {
   int MakeUnit(int i, bool simplify) {
     const proto::NodeDef& node = graph_.node(i);
     const std::string& name = node.name();
-    std::string path = name;
+    std::string path;  // Of what it is folded into.
     Kind kind = KindOf(node.op());
     if (simplify) {
-      for (size_t end = name.find('/'); true; end = name.find('/', end + 1)) {
+      size_t end = name.find('/');
+      for (int depth = 0; depth <= kMaxDepth; ++depth, end = name.find('/', end + 1)) {
         const std::string prefix = name.substr(0, end);
         const auto scope = scopes_.find(prefix);
         if (scope != scopes_.end()) {
@@ -198,9 +216,11 @@ class Units {
         }
       }
     }
+    const bool itself = path.empty() || path == name;
+    if (path.empty()) path = Shallow(name);
     int unit = static_cast<int>(units_.size());
     // Names in a file may repeat: such a node stands for itself.
-    const bool repeated = path == name && index_.at(name) != i;
+    const bool repeated = itself && index_.at(name) != i;
     if (!repeated) unit = by_path_.emplace(path, unit).first->second;
     if (unit == static_cast<int>(units_.size())) {
       units_.emplace_back();
@@ -209,7 +229,7 @@ class Units {
       parent_.push_back(unit);
     }
     ++units_[unit].num_nodes;
-    if (path == name) {
+    if (itself) {
       units_[unit].op = node.op();
       const auto shape = shapes_.find(name);
       if (shape != shapes_.end() && !shape->second.empty()) {
@@ -231,22 +251,30 @@ class Units {
 
   // A NoOp that waits for nothing but variables' parts (their Assign) is what initializes them.
   void MarkInitializers() {
-    for (bool changed = true; changed;) {
-      changed = false;
-      for (int i = 0; i < graph_.node_size(); ++i) {
-        const proto::NodeDef& node = graph_.node(i);
-        Unit& unit = units_[Find(unit_of_[i])];
-        if (node.op() != "NoOp" || unit.path != node.name() || unit.kind != Kind::kOp) continue;
-        const bool all =
-            std::all_of(node.input().begin(), node.input().end(), [this](const std::string& input) {
-              const int producer = Producer(input);
-              if (producer < 0) return false;
-              const Kind kind = units_[Find(unit_of_[producer])].kind;
-              return kind == Kind::kVariable || kind == Kind::kAuxiliary;
-            });
-        if (!all) continue;
-        unit.kind = Kind::kAuxiliary;
-        changed = true;
+    // By unit: the NoOps that wait for it; by node: for how many others they do.
+    std::vector<std::vector<int>> waiting(units_.size());
+    std::vector<int> others(static_cast<size_t>(graph_.node_size()));
+    std::vector<int> ready;
+    for (int i = 0; i < graph_.node_size(); ++i) {
+      const proto::NodeDef& node = graph_.node(i);
+      const Unit& unit = units_[unit_of_[i]];
+      if (node.op() != "NoOp" || unit.op != "NoOp" || unit.kind != Kind::kOp) continue;
+      for (const std::string& input : node.input()) {
+        const int producer = Producer(input);
+        const int from = producer < 0 ? -1 : unit_of_[producer];
+        const Kind kind = from < 0 ? Kind::kOp : units_[from].kind;
+        if (kind == Kind::kVariable || kind == Kind::kAuxiliary) continue;
+        ++others[i];
+        if (from >= 0) waiting[from].push_back(i);
+      }
+      if (others[i] == 0) ready.push_back(i);
+    }
+    while (!ready.empty()) {
+      const int unit = unit_of_[ready.back()];
+      ready.pop_back();
+      units_[unit].kind = Kind::kAuxiliary;
+      for (const int i : std::exchange(waiting[unit], {})) {
+        if (--others[i] == 0) ready.push_back(i);
       }
     }
   }
@@ -299,7 +327,7 @@ class Units {
   }
 
   int Find(int unit) const {
-    while (parent_[unit] != unit) unit = parent_[unit];
+    for (; parent_[unit] != unit; unit = parent_[unit]) parent_[unit] = parent_[parent_[unit]];
     return unit;
   }
 
@@ -310,7 +338,8 @@ class Units {
   std::map<std::string, std::vector<PartialShape>> shapes_;
   std::vector<Unit> units_;
   absl::flat_hash_map<std::string, int> by_path_;
-  std::vector<int> parent_;   // Of a merged unit: the other one. Else itself.
+  // Of a merged unit: the other one, or one that that was merged into. Else itself.
+  mutable std::vector<int> parent_;
   std::vector<int> unit_of_;  // By a node's number.
 };
 

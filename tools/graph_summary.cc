@@ -393,10 +393,16 @@ std::string SummarizeGraph(const GraphFile& file) {
                    [](const auto& a, const auto& b) { return a.second > b.second; });
   absl::StrAppend(&out, "\n", Plural(graph.node_size(), "node"), " of ",
                   Plural(static_cast<int64_t>(ops.size()), "op"), ":\n");
+  std::set<std::string> functions;
+  for (const proto::FunctionDef& f : graph.library().function()) {
+    functions.insert(f.signature().name());
+  }
   std::vector<std::vector<std::string>> rows;
   for (const auto& [op, count] : by_count) {
-    const OpInfo* const known = FindOp(op);
-    rows.push_back({Grouped(count), op, known == nullptr ? "(unknown here)" : ""});
+    rows.push_back({Grouped(count), op,
+                    FindOp(op) != nullptr      ? ""
+                    : functions.count(op) > 0 ? "(a function)"
+                                              : "(unknown here)"});
   }
   AppendTable(rows, {0}, &out);
   if (graph.library().function_size() > 0) {

@@ -189,7 +189,9 @@ absl::Status Fill(const Json& value, int depth, Tensor* t, int64_t* at) {
 
 class Runner {
  public:
-  Runner(FileSystem* fs, const RunGraphOptions& options) : fs_(fs), options_(options) {}
+  Runner(FileSystem* fs, const RunGraphOptions& options) : fs_(fs), options_(options) {
+    limits_.timeout = options.timeout;
+  }
 
   absl::StatusOr<RunGraphReport> Run() {
     FERRY_RETURN_IF_ERROR(Load());
@@ -263,7 +265,7 @@ class Runner {
       if (!none || options_.init.empty()) return reader.status();
     }
     if (options_.init.empty()) return absl::OkStatus();
-    return Annotate(session_->Run({}, {}, {options_.init}, nullptr),
+    return Annotate(session_->Run({}, {}, {options_.init}, nullptr, limits_),
                     absl::StrCat("--init ", options_.init));
   }
 
@@ -335,7 +337,7 @@ class Runner {
       auto half = start;
       for (int64_t i = 0; i < *options_.repeat; ++i) {
         if (i == *options_.repeat - *options_.repeat / 2) half = std::chrono::steady_clock::now();
-        FERRY_RETURN_IF_ERROR(run.Run(feeds, &fetched));
+        FERRY_RETURN_IF_ERROR(run.Run(feeds, &fetched, limits_));
         ++report_.runs;
       }
       const auto end = std::chrono::steady_clock::now();
@@ -344,7 +346,7 @@ class Runner {
     }
     if (call.fetches.empty() && call.targets.empty()) return absl::OkStatus();
     FERRY_ASSIGN_OR_RETURN(const Session::Callable run, session_->MakeCallable(call));
-    FERRY_RETURN_IF_ERROR(run.Run(feeds, &fetched));
+    FERRY_RETURN_IF_ERROR(run.Run(feeds, &fetched, limits_));
     report_.runs += call.targets.empty() ? 0 : 1;
     for (size_t i = 0; i < wanted.size(); ++i) {
       const auto& [name, file] = wanted[i];
@@ -359,6 +361,7 @@ class Runner {
 
   FileSystem* const fs_;
   const RunGraphOptions& options_;
+  RunOptions limits_;
   proto::MetaGraphDef meta_;
   const proto::SignatureDef* signature_ = nullptr;  // In meta_.
   std::unique_ptr<Graph> graph_;

@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "runtime/base/file_system.h"
 #include "runtime/tensor/tensor.h"
 
@@ -39,6 +40,7 @@ struct RunGraphOptions {
   std::string save;  // A prefix to save the variables under, at the end.
   std::string device = "auto";
   int threads = 0;
+  absl::Duration timeout = absl::InfiniteDuration();  // Of each Run.
 };
 
 struct RunGraphReport {

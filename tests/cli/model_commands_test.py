@@ -99,6 +99,33 @@ class RunTest(ModelTest):
         report = self.succeeds_json(*run[:-6], "--fetch", "loss")
         self.assertEqual(report["runs"], 1)
 
+    def test_timeout(self):
+        """Of a loop that never ends."""
+        t = 'attr { key: "T" value { type: DT_BOOL } }'
+        frame = 'attr { key: "frame_name" value { s: "loop" } }'
+        graph = self.write("endless.pbtxt", f"""
+            node {{ name: "yes" op: "Const" attr {{ key: "dtype" value {{ type: DT_BOOL }} }}
+                    attr {{ key: "value" value {{ tensor {{ dtype: DT_BOOL tensor_shape {{ }}
+                                                        bool_val: true }} }} }} }}
+            node {{ name: "enter" op: "Enter" input: "yes" {t} {frame} }}
+            node {{ name: "merge" op: "Merge" input: "enter" input: "next" {t}
+                    attr {{ key: "N" value {{ i: 2 }} }} }}
+            node {{ name: "condition" op: "LoopCond" input: "merge" }}
+            node {{ name: "switch" op: "Switch" input: "merge" input: "condition" {t} }}
+            node {{ name: "next" op: "NextIteration" input: "switch:1" {t} }}
+            node {{ name: "exit" op: "Exit" input: "switch" {t} }}
+            """.encode())
+        self.fails("run", "--graph", graph, "--fetch", "exit", "--timeout", 0.1,
+                   words=["DEADLINE_EXCEEDED", "'condition'"])
+        self.fails("run", "--graph", graph, "--init", "exit", "--timeout", 0.1,
+                   words=["DEADLINE_EXCEEDED", "--init exit"])
+        self.fails("run", "--graph", graph, "--target", "exit", "--repeat", 2, "--timeout", 0.1,
+                   words=["DEADLINE_EXCEEDED", "'condition'"])
+        self.fails("run", "--graph", graph, "--fetch", "exit", "--timeout", 0, status=2,
+                   words="--timeout")
+        output = self.succeeds("run", "--graph", graph, "--fetch", "yes", "--timeout", 1e9)
+        self.assertIn("yes: bool [] 1", output)
+
     def test_wrong_usage(self):
         for arguments, word in [
                 (["--fetch", "loss"], "graph"),
