@@ -2,12 +2,40 @@
 
 #include <algorithm>
 #include <cstring>
-#include <vector>
+#include <iterator>
+#include <utility>
 
+#include "absl/algorithm/container.h"
 #include "kernels/accumulate.h"
 #include "kernels/types.h"
 
 namespace ferry {
+
+void Release(std::vector<HeldValue> values, std::vector<ObjectRef> objects) {
+  struct Pending {
+    std::vector<HeldValue> values;
+    std::vector<ObjectRef> objects;
+  };
+  // What the call that is furthest out has still to release.
+  thread_local Pending* pending = nullptr;
+  if (pending) {
+    absl::c_move(values, std::back_inserter(pending->values));
+    absl::c_move(objects, std::back_inserter(pending->objects));
+    return;
+  }
+  Pending all{std::move(values), std::move(objects)};
+  pending = &all;
+  while (!all.values.empty() || !all.objects.empty()) {
+    if (!all.values.empty()) {
+      const HeldValue value = std::move(all.values.back());
+      all.values.pop_back();
+    } else {
+      const ObjectRef object = std::move(all.objects.back());
+      all.objects.pop_back();
+    }
+  }
+  pending = nullptr;
+}
 
 absl::StatusOr<HeldValue> HoldInput(KernelContext* c, int i, DType declared) {
   HeldValue held;

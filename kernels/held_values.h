@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "runtime/base/status.h"
@@ -19,6 +20,14 @@ struct HeldValue {
   Tensor tensor;
   Variable* variable = nullptr;  // A variable's handle.
 };
+
+// Elements that an array or a list may have: a bound on what one op can ask for, since an element
+// takes memory even where it has no value.
+inline constexpr int64_t kMaxHeldValues = int64_t{1} << 22;
+
+// Lets go of the values and objects, of which some may hold such themselves, and so on to any depth:
+// for the destructors of objects that hold others, so that these don't call each other.
+void Release(std::vector<HeldValue> values, std::vector<ObjectRef> objects = {});
 
 // Input i, of the type that the op declares, to be held. Shares its memory, which the executor then
 // leaves alone, unless that is a variable's.

@@ -12,6 +12,8 @@ namespace ferry {
 namespace {
 
 struct Optional : Object {
+  ~Optional() override { Release(std::move(components)); }
+
   bool has_value = false;
   std::vector<HeldValue> components;
 };

@@ -258,7 +258,12 @@ absl::StatusOr<int64_t> CountSegments(const Tensor& ids) {
           IntAt(ids, i), " after ", IntAt(ids, i - 1));
     }
   }
-  return n == 0 ? 0 : IntAt(ids, n - 1) + 1;
+  if (n == 0) return 0;
+  int64_t segments;
+  if (__builtin_add_overflow(IntAt(ids, n - 1), 1, &segments)) {
+    return InvalidArgument("segment id ", IntAt(ids, n - 1), " is too large");
+  }
+  return segments;
 }
 
 // What is done with the sum of n rows at the end.

@@ -197,32 +197,49 @@ absl::Status SpaceBatchShape(InferenceContext* c, bool to_batch) {
   for (size_t i = 0; i < sizes->size(); ++i) {
     const int64_t size = (*sizes)[i];
     if (size < 1) return InvalidArgument("block sizes must be positive, found ", size);
-    count *= size;
-    int64_t& dim = dims[i + 1];
-    const bool known = pads != nullptr && pads->num_elements() == 2 * int64_t(sizes->size()) &&
-                       dim != PartialShape::kUnknown;
-    const int64_t around = known ? IntAt(*pads, static_cast<int64_t>(2 * i)) +
-                                       IntAt(*pads, static_cast<int64_t>(2 * i + 1))
-                                 : 0;
-    if (!known) {
-      dim = PartialShape::kUnknown;
-    } else if (to_batch) {
-      if ((dim + around) % size != 0) {
-        return InvalidArgument("padded_shape[", i, "]=", dim + around,
-                               " is not divisible by block_shape[", i, "]=", size);
-      }
-      dim = (dim + around) / size;
-    } else {
-      dim = dim * size - around;
-      if (dim < 0) return InvalidArgument("cropped_shape[", i, "]=", dim, " must be non-negative");
+    if (__builtin_mul_overflow(count, size, &count)) {
+      return InvalidArgument("the product of the block sizes overflows");
     }
+    int64_t& dim = dims[i + 1];
+    if (pads == nullptr || pads->num_elements() != 2 * int64_t(sizes->size()) ||
+        dim == PartialShape::kUnknown) {
+      dim = PartialShape::kUnknown;
+      continue;
+    }
+    const int64_t before = IntAt(*pads, static_cast<int64_t>(2 * i)),
+                  after = IntAt(*pads, static_cast<int64_t>(2 * i + 1));
+    if (before < 0 || after < 0) {
+      return InvalidArgument(to_batch ? "paddings" : "crops", " must be non-negative, found ",
+                             before, " and ", after);
+    }
+    int64_t around;
+    bool overflows = __builtin_add_overflow(before, after, &around);
+    if (to_batch) {
+      overflows |= __builtin_add_overflow(dim, around, &dim);
+      if (!overflows && dim % size != 0) {
+        return InvalidArgument("padded_shape[", i, "]=", dim, " is not divisible by block_shape[",
+                               i, "]=", size);
+      }
+      dim /= size;
+    } else {
+      overflows |= __builtin_mul_overflow(dim, size, &dim);
+      dim -= around;
+      if (!overflows && dim < 0) {
+        return InvalidArgument("cropped_shape[", i, "]=", dim, " must be non-negative");
+      }
+    }
+    if (overflows) return InvalidArgument("dimension ", i + 1, " overflows");
   }
   if (dims[0] != PartialShape::kUnknown) {
     if (!to_batch && dims[0] % count != 0) {
       return InvalidArgument("Input batch dimension (", dims[0],
                              ") is not divisible by product of block sizes (", count, ")");
     }
-    dims[0] = to_batch ? dims[0] * count : dims[0] / count;
+    if (!to_batch) {
+      dims[0] /= count;
+    } else if (__builtin_mul_overflow(dims[0], count, &dims[0])) {
+      return InvalidArgument("batch ", in.dim(0), " times ", count, " overflows");
+    }
   }
   c->set_output(0, PartialShape(dims));
   return absl::OkStatus();

@@ -14,6 +14,8 @@ namespace {
 
 // Used by one thread at a time: the steps of one Run.
 struct Stack : Object {
+  ~Stack() override { Release(std::move(values)); }
+
   std::string name;
   DType dtype = DType::kInvalid;
   int64_t max_size = -1;  // Negative: none.

@@ -23,9 +23,6 @@
 namespace ferry {
 namespace {
 
-// Elements that an array may have: a bound on what one op can ask for.
-constexpr int64_t kMaxElements = int64_t{1} << 27;
-
 // Used by one thread at a time: the steps of one Run.
 struct TensorArray : Object {
   struct Element {
@@ -35,6 +32,16 @@ struct TensorArray : Object {
     bool cleared = false;
     bool read = false;
   };
+  TensorArray() = default;
+  TensorArray(const TensorArray&) = default;
+  ~TensorArray() override {
+    std::vector<HeldValue> values;
+    for (Element& e : elements) values.push_back(std::move(e.value));
+    std::vector<ObjectRef> objects;
+    for (auto& [source, gradient] : gradients) objects.push_back(std::move(gradient));
+    Release(std::move(values), std::move(objects));
+  }
+
   std::string name;
   DType dtype = DType::kInvalid;
   PartialShape element_shape;
@@ -77,7 +84,7 @@ absl::Status TensorArray::Write(int64_t index, HeldValue value) {
                                         : absl::StrCat(" but array is not resizeable and size is: ",
                                                        size()));
   }
-  if (index >= kMaxElements) {
+  if (index >= kMaxHeldValues) {
     return ResourceExhausted("TensorArray ", name, ": no array is as large as index ", index);
   }
   if (index >= size()) elements.resize(static_cast<size_t>(index) + 1);
@@ -196,9 +203,9 @@ class TensorArrayKernel : public Kernel {
     }
     FERRY_ASSIGN_OR_RETURN(const int64_t size, c->InputAsInt(0));
     if (size < 0) return InvalidArgument("Size should be >= 0.");
-    if (size > kMaxElements) {
+    if (size > kMaxHeldValues) {
       return ResourceExhausted("a TensorArray of ", size, " elements is beyond the limit, ",
-                               kMaxElements);
+                               kMaxHeldValues);
     }
     auto array = std::make_shared<TensorArray>(array_);
     array->elements.resize(static_cast<size_t>(size));
@@ -236,7 +243,10 @@ class TensorArrayGradKernel : public Kernel {
       };
       values->dynamic_size = false;
       auto fresh = std::make_shared<TensorArray>();
-      fresh->name = absl::StrCat(values->name, "@", source_);
+      // Gradients of gradients, and so on, don't get longer names without end.
+      constexpr size_t kLongName = 1000;
+      fresh->name = values->name.size() > kLongName ? values->name
+                                                    : absl::StrCat(values->name, "@", source_);
       fresh->dtype = values->dtype;
       fresh->element_shape = prepended(values->element_shape);
       fresh->identical_element_shapes = values->identical_element_shapes;

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/algorithm/container.h"
 #include "kernels/held_values.h"
 #include "runtime/op/ending_input.h"
 #include "runtime/op/kernel.h"
@@ -16,10 +17,11 @@
 namespace ferry {
 namespace {
 
-// Elements that a list may have: a bound on what one op can ask for.
-constexpr int64_t kMaxElements = int64_t{1} << 27;
-
 struct TensorList : Object {
+  TensorList() = default;
+  TensorList(const TensorList&) = default;
+  ~TensorList() override { Release(std::move(elements)); }
+
   DType dtype = DType::kInvalid;
   PartialShape element_shape;
   int64_t max_size = -1;  // Negative: none.
@@ -79,23 +81,25 @@ absl::StatusOr<PartialShape> MergedElementShape(const TensorList& list, PartialS
                          list.element_shape.DebugString());
 }
 
-// An element as its readers see it.
+// `shape`, and where it doesn't say, what an element of the list does.
+absl::StatusOr<PartialShape> KnownShape(const TensorList& list, PartialShape shape) {
+  for (size_t k = 0; k < list.elements.size() && !shape.fully_defined(); ++k) {
+    if (!list.elements[k].tensor.initialized()) continue;
+    FERRY_ASSIGN_OR_RETURN(shape, PartialShape::Merge(shape, list.elements[k].tensor.shape()));
+  }
+  return shape;
+}
+
+// An element as its readers see it; of one that isn't set `shape` is as KnownShape says.
 absl::StatusOr<HeldValue> ValueOf(const TensorList& list, const HeldValue& element,
                                   const PartialShape& shape) {
   if (IsSet(element)) return element;
-  PartialShape known = shape;
-  // Where the list doesn't say, another element of it may.
-  for (size_t k = 0; k < list.elements.size() && !known.fully_defined(); ++k) {
-    if (!list.elements[k].tensor.initialized()) continue;
-    FERRY_ASSIGN_OR_RETURN(known,
-                           PartialShape::Merge(known, list.elements[k].tensor.shape()));
-  }
-  if (!known.fully_defined() || list.dtype == DType::kResource || list.dtype == DType::kVariant) {
+  if (!shape.fully_defined() || list.dtype == DType::kResource || list.dtype == DType::kVariant) {
     return InvalidArgument("Trying to read an uninitialized tensor but element_shape is not fully "
                            "defined: ",
                            shape.DebugString());
   }
-  FERRY_ASSIGN_OR_RETURN(const TensorShape full, known.ToTensorShape());
+  FERRY_ASSIGN_OR_RETURN(const TensorShape full, shape.ToTensorShape());
   HeldValue zeros;
   FERRY_ASSIGN_OR_RETURN(zeros.tensor, ZeroTensor(list.dtype, full));
   return zeros;
@@ -176,8 +180,8 @@ class ReserveKernel : public ListKernel {
       return InvalidArgument("The num_elements to reserve must be a non negative number, but got ",
                              n);
     }
-    if (n > kMaxElements) {
-      return ResourceExhausted("a list of ", n, " tensors is beyond the limit, ", kMaxElements);
+    if (n > kMaxHeldValues) {
+      return ResourceExhausted("a list of ", n, " tensors is beyond the limit, ", kMaxHeldValues);
     }
     list->elements.resize(static_cast<size_t>(n));
     return SetList(c, 0, std::move(list));
@@ -199,9 +203,9 @@ class SetItemKernel : public ListKernel {
         return InvalidArgument("Trying to modify element ", index, " in a list with ", list->size(),
                                " elements.");
       }
-      if (index >= kMaxElements) {
+      if (index >= kMaxHeldValues) {
         return ResourceExhausted("a list of ", index, " tensors is beyond the limit, ",
-                                 kMaxElements);
+                                 kMaxHeldValues);
       }
       FERRY_RETURN_IF_ERROR(CheckElement(
           *list, value.tensor,
@@ -226,8 +230,11 @@ class GetItemKernel : public ListKernel {
     }
     FERRY_ASSIGN_OR_RETURN(PartialShape shape, ShapeInput(c, 2));
     FERRY_ASSIGN_OR_RETURN(shape, MergedElementShape(*list, std::move(shape)));
-    FERRY_ASSIGN_OR_RETURN(const HeldValue value,
-                           ValueOf(*list, list->elements[static_cast<size_t>(index)], shape));
+    const HeldValue& element = list->elements[static_cast<size_t>(index)];
+    if (!IsSet(element)) {
+      FERRY_ASSIGN_OR_RETURN(shape, KnownShape(*list, std::move(shape)));
+    }
+    FERRY_ASSIGN_OR_RETURN(const HeldValue value, ValueOf(*list, element, shape));
     GiveOutput(c, 0, value);
     return absl::OkStatus();
   }
@@ -251,6 +258,9 @@ class ListStackKernel : public ListKernel {
       return InvalidArgument("Tried to stack elements of an empty list with non-fully-defined "
                              "element_shape: ",
                              shape.DebugString());
+    }
+    if (!absl::c_all_of(list->elements, IsSet)) {
+      FERRY_ASSIGN_OR_RETURN(shape, KnownShape(*list, std::move(shape)));
     }
     std::vector<HeldValue> values;
     for (const HeldValue& e : list->elements) {
@@ -279,8 +289,11 @@ class ListGatherKernel : public ListKernel {
         return InvalidArgument("Trying to gather element ", i, " in a list with ", list->size(),
                                " elements.");
       }
-      FERRY_ASSIGN_OR_RETURN(HeldValue value,
-                             ValueOf(*list, list->elements[static_cast<size_t>(i)], shape));
+      const HeldValue& element = list->elements[static_cast<size_t>(i)];
+      if (!IsSet(element) && !shape.fully_defined()) {
+        FERRY_ASSIGN_OR_RETURN(shape, KnownShape(*list, std::move(shape)));
+      }
+      FERRY_ASSIGN_OR_RETURN(HeldValue value, ValueOf(*list, element, shape));
       values.push_back(std::move(value));
     }
     return StackRows(c, values, shape);
@@ -340,9 +353,9 @@ class ListScatterKernel : public ListKernel {
                                " in list with size ", n);
       }
     }
-    if (std::max(n, most + 1) > kMaxElements) {
+    if (std::max(n, most + 1) > kMaxHeldValues) {
       return ResourceExhausted("a list of ", std::max(n, most + 1),
-                               " tensors is beyond the limit, ", kMaxElements);
+                               " tensors is beyond the limit, ", kMaxHeldValues);
     }
     list->elements.resize(static_cast<size_t>(std::max(n, most + 1)));
     for (size_t k = 0; k < indices.size(); ++k) {
@@ -384,6 +397,9 @@ class PopBackKernel : public ListKernel {
       if (list->elements.empty()) return InvalidArgument("Trying to pop from an empty list.");
       FERRY_ASSIGN_OR_RETURN(PartialShape shape, ShapeInput(c, 1));
       FERRY_ASSIGN_OR_RETURN(shape, MergedElementShape(*list, std::move(shape)));
+      if (!IsSet(list->elements.back())) {
+        FERRY_ASSIGN_OR_RETURN(shape, KnownShape(*list, std::move(shape)));
+      }
       FERRY_ASSIGN_OR_RETURN(last, ValueOf(*list, list->elements.back(), shape));
     }
     FERRY_ASSIGN_OR_RETURN(ListRef list, TakeList(c));
@@ -429,8 +445,8 @@ class ResizeKernel : public Kernel {
     if (n < 0) {
       return InvalidArgument("TensorListSlice expects size to be non-negative. Got: ", n);
     }
-    if (n > kMaxElements) {
-      return ResourceExhausted("a list of ", n, " tensors is beyond the limit, ", kMaxElements);
+    if (n > kMaxHeldValues) {
+      return ResourceExhausted("a list of ", n, " tensors is beyond the limit, ", kMaxHeldValues);
     }
     FERRY_ASSIGN_OR_RETURN(ListRef list, TakeList(c));
     list->elements.resize(static_cast<size_t>(n));
@@ -462,6 +478,9 @@ class ListConcatKernel : public ListKernel {
     std::vector<Tensor> values;
     int64_t rows = 0;
     for (size_t k = 0; k < list->elements.size(); ++k) {
+      if (!IsSet(list->elements[k]) && !shape.fully_defined()) {
+        FERRY_ASSIGN_OR_RETURN(shape, KnownShape(*list, std::move(shape)));
+      }
       PartialShape own = shape;
       if (k < leading.size() && own.known_rank() && own.rank() > 0) own.set_dim(0, leading[k]);
       FERRY_ASSIGN_OR_RETURN(const HeldValue value, ValueOf(*list, list->elements[k], own));

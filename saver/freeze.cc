@@ -125,7 +125,6 @@ class Freezer {
     if (bytes_ > kMostBytes) return TooLarge(bytes_);
 
     std::vector<std::string> changed = {variable};
-    absl::flat_hash_set<int> seen;
     while (!changed.empty()) {
       const std::string source = std::move(changed.back());
       changed.pop_back();
@@ -135,7 +134,9 @@ class Freezer {
         proto::NodeDef* const consumer = graph_->mutable_node(index);
         FERRY_ASSIGN_OR_RETURN(const bool passes,
                                Follow(consumer, input, variable, value.dtype(), resource));
-        if (passes && seen.insert(index).second) changed.push_back(consumer->name());
+        if (passes && passed_.insert({index, resource}).second) {
+          changed.push_back(consumer->name());
+        }
       }
     }
     return absl::OkStatus();
@@ -214,6 +215,8 @@ class Freezer {
   proto::GraphDef* const graph_;
   absl::flat_hash_map<std::string, int> by_name_;
   absl::flat_hash_map<std::string, std::vector<std::pair<int, int>>> consumers_;
+  // Nodes that pass a value on, and whether as a handle: what follows them was looked at.
+  absl::flat_hash_set<std::pair<int, bool>> passed_;
   std::vector<proto::NodeDef> added_;
   uint64_t bytes_ = 0;
 };
@@ -283,9 +286,10 @@ std::map<std::string, Restored> RestoredVariables(const proto::MetaGraphDef& met
     const auto it = nodes.find(NodeName(input));
     return it == nodes.end() ? nullptr : it->second;
   };
-  // Through what passes values on; loops end after as many steps as there are nodes.
+  // Through what passes values on, a few nodes at most.
+  constexpr int kMostPassed = 100;
   const auto origin = [&](std::string input) {
-    for (size_t i = 0; i < nodes.size(); ++i) {
+    for (int i = 0; i < kMostPassed; ++i) {
       const proto::NodeDef* const n = find(input);
       if (n == nullptr || (n->op() != "Identity" && n->op() != "Reshape") || n->input_size() == 0) {
         break;
@@ -294,13 +298,17 @@ std::map<std::string, Restored> RestoredVariables(const proto::MetaGraphDef& met
     }
     return input;
   };
+  absl::flat_hash_map<const proto::NodeDef*, absl::StatusOr<Tensor>> constants;
   // The element of the constant vector of strings at `input`.
   const auto element = [&](const proto::NodeDef& restore, int input,
                            int at) -> absl::StatusOr<std::string> {
     const proto::NodeDef* const n =
         restore.input_size() > input ? find(restore.input(input)) : nullptr;
     if (n == nullptr || n->op() != "Const") return NotFound("no constant");
-    FERRY_ASSIGN_OR_RETURN(const Tensor t, GetAttr<Tensor>(n->attr(), "value"));
+    const auto [known, fresh] = constants.try_emplace(n, absl::UnknownError(""));
+    if (fresh) known->second = GetAttr<Tensor>(n->attr(), "value");
+    if (!known->second.ok()) return known->second.status();
+    const Tensor& t = *known->second;
     if (t.dtype() != DType::kString || at >= t.num_elements()) return NotFound("no such element");
     return t.data<std::string>()[at];
   };
@@ -503,11 +511,13 @@ proto::GraphDef RemoveTrainingNodes(const proto::GraphDef& graph,
         if (!removed.contains(input.substr(1))) to->add_input(input);
         continue;
       }
+      const auto first = replaced.find(NodeName(input));
       for (size_t i = 0; i <= replaced.size(); ++i) {
         const auto it = replaced.find(NodeName(input));
         if (it == replaced.end()) break;
         input = it->second;
       }
+      if (first != replaced.end()) first->second = input;  // The way is short from now on.
       to->add_input(input);
     }
   }

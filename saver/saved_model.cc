@@ -473,15 +473,16 @@ absl::StatusOr<proto::MetaGraphDef> LoadSavedModelInto(Session* session, const s
   ImportMetaOptions import;
   import.clear_devices = options.clear_devices;
   import.import_scope = options.import_scope;
-  FERRY_ASSIGN_OR_RETURN(const ImportedMetaGraph imported, ImportMetaGraph(meta, import, graph));
+  const absl::StatusOr<ImportedMetaGraph> imported = ImportMetaGraph(meta, import, graph);
+  if (!imported.ok()) return Annotate(imported.status(), absl::StrCat("'", dir, "'"));
 
   const std::string prefix = SavedModelVariables(dir);
-  if (imported.has_saver_def && !imported.saver_def.restore_op_name().empty()) {
+  if (imported->has_saver_def && !imported->saver_def.restore_op_name().empty()) {
     if (CheckpointExists(fs, prefix)) {
       LogInfo("Restoring parameters from ", prefix);
       const absl::Status restored = session->Run(
-          {{imported.saver_def.filename_tensor_name(), Tensor::Scalar<std::string>(prefix)}}, {},
-          {imported.saver_def.restore_op_name()}, nullptr);
+          {{imported->saver_def.filename_tensor_name(), Tensor::Scalar<std::string>(prefix)}}, {},
+          {imported->saver_def.restore_op_name()}, nullptr);
       if (!restored.ok()) {
         return Annotate(restored, absl::StrCat("restoring the variables of '", dir, "'"));
       }
@@ -504,7 +505,7 @@ absl::StatusOr<proto::MetaGraphDef> LoadSavedModelInto(Session* session, const s
 
   FERRY_ASSIGN_OR_RETURN(std::string init, FindInitOp(meta));
   if (!init.empty()) {
-    init = Scoped(imported.scope, init.substr(0, init.find(':')));
+    init = Scoped(imported->scope, init.substr(0, init.find(':')));
     FERRY_ASSIGN_OR_RETURN(const auto assets, FindAssets(meta));
     std::vector<std::pair<std::string, Tensor>> feeds;
     for (const auto& [tensor, file] : assets) {
@@ -512,7 +513,7 @@ absl::StatusOr<proto::MetaGraphDef> LoadSavedModelInto(Session* session, const s
       if (file.empty() || file == "." || file == ".." || absl::StrContains(file, '/')) {
         return DataLoss("'", dir, "': an asset has the file name '", file, "'");
       }
-      feeds.emplace_back(Scoped(imported.scope, tensor),
+      feeds.emplace_back(Scoped(imported->scope, tensor),
                          Tensor::Scalar<std::string>(JoinPath(JoinPath(dir, kAssetsDir), file)));
     }
     const absl::Status ran = session->Run(feeds, {}, {init}, nullptr);

@@ -102,6 +102,19 @@ TEST_F(FunctionsTest, CallByTheFunctionsName) {
                    Function("f", Neg("n", "x"), "n:y:0"))
                   .ok());
   EXPECT_EQ(Run("d").value_or(0), 2);
+  EXPECT_EQ(Run("c").value_or(0), -2);
+  std::vector<Tensor> out;
+  ASSERT_TRUE(session->Run({{"c", Tensor::Scalar<float>(7)}}, {"d"}, {}, &out).ok());
+  EXPECT_EQ(out[0].scalar<float>(), -7);
+}
+
+TEST_F(FunctionsTest, CallByTheNameOfAFunctionWithUnknownOps) {
+  ASSERT_TRUE(Load(absl::StrCat(kInput, "node { name: 'c' op: 'f' input: 'in' } "),
+                   Function("f", Body("n", "Zork", {"x"}, ""), "n:y:0"))
+                  .ok());
+  const absl::Status s = Run("c").status();
+  EXPECT_EQ(s.code(), absl::StatusCode::kUnimplemented) << s;
+  EXPECT_THAT(std::string(s.message()), HasSubstr("Zork"));
 }
 
 TEST_F(FunctionsTest, NodesThatComeLater) {

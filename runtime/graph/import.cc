@@ -16,9 +16,9 @@
 namespace ferry {
 namespace {
 
-// An op that isn't registered gets as many outputs as are referred to. So that a name like "x:2e9"
-// can't fill the memory, all of them together are at most this many, or a few for each input.
-constexpr int64_t kMaxUnknownOutputs = 1 << 20;
+// So that a few attributes like num_split, or a name like "x:2e9" of an op that isn't registered,
+// can't fill the memory, all nodes together have at most this many outputs, or a few for each input.
+constexpr int64_t kMaxOutputs = 1 << 22;
 
 // What one input string of a node of the GraphDef stands for.
 struct InputRef {
@@ -55,6 +55,10 @@ class GraphImporter {
   absl::StatusOr<InputRef> ReadInput(const proto::NodeDef& node, const std::string& input);
   absl::Status FillAttrs(int i, AttrMap* attrs) const;
   absl::StatusOr<Node*> MakeNode(int i);
+  // Counts outputs of node i.
+  absl::Status TakeOutputs(int i, int64_t n);
+  // Of the library that comes with the nodes, or the graph's; null if there is none of that name.
+  const proto::FunctionDef* FindFunction(const std::string& name);
   absl::Status DescribeCycle(const std::vector<int>& pending) const;
 
   const ImportOptions& options_;
@@ -63,6 +67,8 @@ class GraphImporter {
   absl::flat_hash_map<absl::string_view, int> by_name_;
   std::vector<std::vector<InputRef>> inputs_;
   std::vector<int> max_index_;  // Highest output index referred to.
+  int64_t outputs_left_ = 0;    // That nodes may still have.
+  absl::flat_hash_map<absl::string_view, const proto::FunctionDef*> functions_;
   std::vector<std::string> names_;
   std::vector<Node*> made_;
   std::vector<std::pair<int, int>> open_;  // (Node of the GraphDef, input) that close loops.
@@ -156,16 +162,7 @@ absl::Status GraphImporter::ReadInputs() {
       max_index_[Index(it->second)] = std::max(max_index_[Index(it->second)], parsed.second);
     }
   }
-  int64_t unknown_outputs = 0;
-  for (int i = 0; i < def_.node_size(); ++i) {
-    if (FindOp(def_.node(i).op()) != nullptr) continue;
-    unknown_outputs += static_cast<int64_t>(max_index_[Index(i)]) + 1;
-    if (unknown_outputs > kMaxUnknownOutputs + 4 * num_inputs) {
-      return InvalidArgument("node '", def_.node(i).name(), "' (", def_.node(i).op(), "): output ",
-                             max_index_[Index(i)],
-                             " of an op that isn't registered is referred to");
-    }
-  }
+  outputs_left_ = kMaxOutputs + 4 * num_inputs;
   for (const auto& [key, unused] : options_.input_map) {
     if (used_map_keys_.contains(key)) continue;
     FERRY_ASSIGN_OR_RETURN(auto parsed, ParseTensorName(key));
@@ -245,6 +242,26 @@ absl::Status GraphImporter::FillAttrs(int i, AttrMap* attrs) const {
   return absl::OkStatus();
 }
 
+absl::Status GraphImporter::TakeOutputs(int i, int64_t n) {
+  outputs_left_ -= n;
+  if (outputs_left_ >= 0) return absl::OkStatus();
+  return InvalidArgument("node '", def_.node(i).name(), "' (", def_.node(i).op(), ") has ", n,
+                         " outputs, which with those of the nodes before it are more than a graph ",
+                         "of this size can have");
+}
+
+const proto::FunctionDef* GraphImporter::FindFunction(const std::string& name) {
+  if (functions_.empty()) {
+    for (const auto* library : {&def_.library(), &std::as_const(graph_->library_)}) {
+      for (const proto::FunctionDef& f : library->function()) {
+        functions_.try_emplace(f.signature().name(), &f);
+      }
+    }
+  }
+  const auto it = functions_.find(name);
+  return it == functions_.end() ? nullptr : it->second;
+}
+
 absl::StatusOr<Node*> GraphImporter::MakeNode(int i) {
   const proto::NodeDef& node_def = def_.node(i);
   auto node = std::make_unique<Node>();
@@ -269,9 +286,25 @@ absl::StatusOr<Node*> GraphImporter::MakeNode(int i) {
       return Unimplemented("node '", node_def.name(), "': op type not registered '", node->op_,
                            "'");
     }
-    node->output_types_.assign(Index(max_index_[Index(i)] + 1), DType::kInvalid);
+    const int64_t referred = static_cast<int64_t>(max_index_[Index(i)]) + 1;
+    if (referred > outputs_left_) {
+      return InvalidArgument("node '", node_def.name(), "' (", node->op_, "): output ",
+                             referred - 1, " of an op that isn't registered is referred to");
+    }
+    FERRY_RETURN_IF_ERROR(TakeOutputs(i, referred));
+    // A function of the library says itself what it gives.
+    std::vector<DType> in, out;
+    const proto::FunctionDef* const function = FindFunction(node->op_);
+    if (function && InOutTypes(function->signature(), node->attrs_, &in, &out).ok() &&
+        static_cast<int64_t>(out.size()) >= referred) {
+      FERRY_RETURN_IF_ERROR(TakeOutputs(i, static_cast<int64_t>(out.size()) - referred));
+      node->output_types_ = std::move(out);
+    } else {
+      node->output_types_.assign(static_cast<size_t>(referred), DType::kInvalid);
+    }
   }
   FERRY_ASSIGN_OR_RETURN(Node * made, graph_->Insert(std::move(node), /*open_inputs=*/true));
+  if (made->info_ != nullptr) FERRY_RETURN_IF_ERROR(TakeOutputs(i, made->num_outputs()));
   // Shapes that the writer knew, perhaps more than inference finds.
   auto shapes = GetAttr<std::vector<PartialShape>>(node_def.attr(), "_output_shapes");
   if (!shapes.ok() || made->info_ == nullptr || shapes->size() != made->shapes_.size()) return made;

@@ -14,11 +14,13 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "runtime/base/status.h"
+#include "runtime/tensor/buffer.h"
 
 namespace ferry {
 namespace {
 
 constexpr int64_t kMaxNodes = int64_t{1} << 18;
+constexpr int64_t kMaxBytes = int64_t{1} << 31;  // As many as a GraphDef can have.
 constexpr size_t kMaxDepth = 100;  // Of functions that call functions.
 
 enum class CallKind { kNone, kCall, kIf, kCase, kWhile };
@@ -52,7 +54,7 @@ bool MayCallFunctions(const Node* n) {
 // are those of the graph that is made ("node:1").
 class FunctionLowering {
  public:
-  FunctionLowering(Graph* from, Graph* to, int64_t* made)
+  FunctionLowering(Graph* from, Graph* to, LoweredGraph::Size* made)
       : from_(from), to_(to), made_(made) {
     for (const proto::FunctionDef& f : from->mutable_library()->function()) {
       functions_.try_emplace(f.signature().name(), &f);
@@ -102,14 +104,27 @@ class FunctionLowering {
   using Attrs = google::protobuf::Map<std::string, proto::AttrValue>;
 
   absl::StatusOr<proto::NodeDef*> AddNode(const std::string& name, const std::string& op) {
-    if (++*made_ > kMaxNodes) {
+    if (++made_->nodes > kMaxNodes) {
       return ResourceExhausted("node '", name, "': the functions that are called come to more than ",
                                kMaxNodes, " nodes");
     }
+    FERRY_RETURN_IF_ERROR(Grow(name, static_cast<int64_t>(name.size())));
     proto::NodeDef* n = def_.add_node();
     n->set_name(name);
     n->set_op(op);
     return n;
+  }
+
+  // Counts memory that the node takes.
+  absl::Status Grow(const std::string& name, int64_t bytes) {
+    made_->bytes += bytes;
+    absl::Status fits = HostAllocator::Get()->CheckFits(static_cast<size_t>(made_->bytes));
+    if (made_->bytes > kMaxBytes) {
+      fits = ResourceExhausted("the limit is ", kMaxBytes);
+    }
+    if (fits.ok()) return fits;
+    return Annotate(fits, absl::StrCat("node '", name, "': the functions that are called come to ",
+                                       made_->bytes, " bytes"));
   }
 
   // A node with the type attribute T.
@@ -122,12 +137,25 @@ class FunctionLowering {
       const auto data = absl::c_count_if(inputs, [](const auto& in) { return !IsControl(in); });
       (*n->mutable_attr())["N"] = MakeAttr(static_cast<int64_t>(data));
     }
-    AddInputs(inputs, n);
+    FERRY_RETURN_IF_ERROR(AddInputs(inputs, n));
     return n->name();
   }
 
-  static void AddInputs(const std::vector<std::string>& inputs, proto::NodeDef* n) {
+  absl::Status AddInputs(const std::vector<std::string>& inputs, proto::NodeDef* n) {
+    int64_t bytes = 0;
+    for (const std::string& in : inputs) bytes += static_cast<int64_t>(sizeof(in) + in.size());
+    FERRY_RETURN_IF_ERROR(Grow(n->name(), bytes));
     for (const std::string& in : inputs) n->add_input(in);
+    return absl::OkStatus();
+  }
+
+  // The control inputs of what comes after all of `control`: one, so that values that do don't take
+  // as many each.
+  absl::StatusOr<std::vector<std::string>> Gather(const std::string& name,
+                                                  const std::vector<std::string>& control) {
+    if (control.size() < 2) return control;
+    FERRY_ASSIGN_OR_RETURN(const std::string all, AddPassing(name, "NoOp", {}, control));
+    return std::vector<std::string>{Control(all)};
   }
 
   static std::vector<std::string> DataOf(const proto::NodeDef& n) {
@@ -173,7 +201,6 @@ class FunctionLowering {
   struct Body {
     std::vector<std::string> results;  // Tensors.
     std::vector<std::string> control;  // Control inputs of what comes after its side effects.
-    std::vector<int> passed;           // By result: the argument that it is; -1: none.
   };
 
   // How many tensors an argument of a signature stands for.
@@ -183,6 +210,36 @@ class FunctionLowering {
     FERRY_ASSIGN_OR_RETURN(const std::vector<DType> types,
                            GetAttr<std::vector<DType>>(attrs, arg.type_list_attr()));
     return static_cast<int64_t>(types.size());
+  }
+
+  // What there is to know of a function whatever it is called with.
+  struct Function {
+    const proto::FunctionDef* def = nullptr;
+    absl::flat_hash_map<std::string, const proto::NodeDef*> by_name;
+    std::set<std::string> effects;             // See Effects.
+    std::vector<const proto::NodeDef*> order;  // Those that results and effects need, sources first.
+  };
+
+  absl::StatusOr<const Function*> Examine(const proto::FunctionDef& f) {
+    auto [known, fresh] = examined_.try_emplace(&f);
+    if (fresh) {
+      known->second.first = std::make_unique<Function>();
+      known->second.second = Examine(f, known->second.first.get());
+    }
+    if (!known->second.second.ok()) return known->second.second;
+    return known->second.first.get();
+  }
+  absl::Status Examine(const proto::FunctionDef& f, Function* function) const {
+    function->def = &f;
+    absl::flat_hash_set<std::string> arguments;
+    for (const proto::OpDef::ArgDef& arg : f.signature().input_arg()) arguments.insert(arg.name());
+    for (const proto::NodeDef& n : f.node_def()) {
+      if (!function->by_name.try_emplace(n.name(), &n).second || arguments.contains(n.name())) {
+        return InvalidArgument("the name '", n.name(), "' is there twice");
+      }
+    }
+    function->effects = Effects(f);
+    return OrderBody(arguments, function);
   }
 
   // Adds the function's nodes under `prefix`.
@@ -202,7 +259,10 @@ class FunctionLowering {
                              kMaxDepth);
     }
     active_.push_back(function.name());
-    absl::StatusOr<Body> body = InstantiateFound(*found->second, function.attr(), prefix, args, gate);
+    const absl::StatusOr<const Function*> examined = Examine(*found->second);
+    absl::StatusOr<Body> body =
+        examined.ok() ? InstantiateFound(**examined, function.attr(), prefix, args, gate)
+                      : examined.status();
     active_.pop_back();
     if (!body.ok()) {
       return Annotate(body.status(), absl::StrCat("function '", function.name(), "'"));
@@ -218,10 +278,11 @@ class FunctionLowering {
     std::map<std::string, std::pair<int, int>> ranges;  // By the output's name: start, count.
   };
 
-  absl::StatusOr<Body> InstantiateFound(const proto::FunctionDef& f, const Attrs& attrs,
+  absl::StatusOr<Body> InstantiateFound(const Function& function, const Attrs& attrs,
                                         const std::string& prefix,
                                         const std::vector<std::string>& args,
                                         const std::string& gate) {
+    const proto::FunctionDef& f = *function.def;
     // What its arguments' names mean.
     std::map<std::string, std::vector<std::string>> arguments;
     size_t at = 0;
@@ -236,16 +297,6 @@ class FunctionLowering {
       at += static_cast<size_t>(count);
     }
     FERRY_RETURN_IF_ERROR(CheckCount("arguments", args.size(), at));
-
-    // The nodes that its results and its side effects need, sources first.
-    absl::flat_hash_map<std::string, const proto::NodeDef*> by_name;
-    for (const proto::NodeDef& n : f.node_def()) {
-      if (!by_name.try_emplace(n.name(), &n).second || arguments.count(n.name()) > 0) {
-        return InvalidArgument("the name '", n.name(), "' is there twice");
-      }
-    }
-    std::vector<const proto::NodeDef*> order;
-    FERRY_RETURN_IF_ERROR(OrderBody(f, by_name, arguments, &order));
 
     absl::flat_hash_map<std::string, Part> parts;
     const auto resolve = [&](const std::string& input) -> absl::StatusOr<std::vector<std::string>> {
@@ -285,8 +336,13 @@ class FunctionLowering {
       return out;
     };
 
-    for (const proto::NodeDef* n : order) {
+    for (const proto::NodeDef* n : function.order) {
+      Part part;
+      part.node = n;
+      part.name = Unique(absl::StrCat(prefix, "/", n->name()));
+      FERRY_RETURN_IF_ERROR(Grow(part.name, static_cast<int64_t>(n->ByteSizeLong())));
       proto::NodeDef node = *n;
+      node.set_name(part.name);
       for (auto& [name, value] : *node.mutable_attr()) {
         if (value.value_case() != proto::AttrValue::kPlaceholder) continue;
         auto given = attrs.find(value.placeholder());
@@ -294,6 +350,8 @@ class FunctionLowering {
           return InvalidArgument("node '", n->name(), "': the attribute '", value.placeholder(),
                                  "' of the function isn't given");
         }
+        FERRY_RETURN_IF_ERROR(
+            Grow(part.name, static_cast<int64_t>(given->second.ByteSizeLong())));
         const proto::AttrValue copy = given->second;
         value = copy;
       }
@@ -310,14 +368,10 @@ class FunctionLowering {
         }
         absl::StatusOr<std::vector<std::string>> tensors = resolve(in);
         if (!tensors.ok()) return Annotate(tensors.status(), absl::StrCat("node '", n->name(), "'"));
-        AddInputs(*tensors, &node);
+        FERRY_RETURN_IF_ERROR(AddInputs(*tensors, &node));
       }
-      AddInputs(control, &node);
+      FERRY_RETURN_IF_ERROR(AddInputs(control, &node));
       if (node.input_size() == 0 && !gate.empty()) node.add_input(gate);
-      Part part;
-      part.node = n;
-      part.name = Unique(absl::StrCat(prefix, "/", n->name()));
-      node.set_name(part.name);
       FERRY_RETURN_IF_ERROR(FindRanges(node, &part));
       if (Calls(node)) {
         absl::Status status = Lower(node, gate, &part.outputs);
@@ -334,16 +388,13 @@ class FunctionLowering {
       auto ret = f.ret().find(arg.name());
       if (ret == f.ret().end()) return InvalidArgument("it gives no result '", arg.name(), "'");
       FERRY_ASSIGN_OR_RETURN(std::vector<std::string> tensors, resolve(ret->second));
-      for (std::string& t : tensors) {
-        auto same = std::find(args.begin(), args.end(), t);
-        body.passed.push_back(same == args.end() ? -1 : static_cast<int>(same - args.begin()));
-        body.results.push_back(std::move(t));
-      }
+      for (std::string& t : tensors) body.results.push_back(std::move(t));
     }
-    for (const std::string& node : Effects(f)) {
+    for (const std::string& node : function.effects) {
       auto part = parts.find(node);
       if (part != parts.end()) body.control.push_back(Control(part->second.name));
     }
+    FERRY_ASSIGN_OR_RETURN(body.control, Gather(prefix + "/effects", body.control));
     return body;
   }
 
@@ -383,19 +434,17 @@ class FunctionLowering {
     return nodes;
   }
 
-  absl::Status OrderBody(const proto::FunctionDef& f,
-                         const absl::flat_hash_map<std::string, const proto::NodeDef*>& by_name,
-                         const std::map<std::string, std::vector<std::string>>& arguments,
-                         std::vector<const proto::NodeDef*>* order) const {
+  absl::Status OrderBody(const absl::flat_hash_set<std::string>& arguments,
+                         Function* function) const {
     enum class State { kOpen, kDone };
     absl::flat_hash_map<const proto::NodeDef*, State> states;
     std::vector<std::pair<const proto::NodeDef*, int>> stack;
     std::set<std::string> missing;
     const auto visit = [&](const std::string& input) -> absl::Status {
       const std::string name = NodeOf(input);
-      if (arguments.count(name) > 0) return absl::OkStatus();
-      auto it = by_name.find(name);
-      if (it == by_name.end()) {
+      if (arguments.contains(name)) return absl::OkStatus();
+      auto it = function->by_name.find(name);
+      if (it == function->by_name.end()) {
         return InvalidArgument("there is no '", input, "' in it");
       }
       auto [state, fresh] = states.try_emplace(it->second, State::kOpen);
@@ -415,15 +464,15 @@ class FunctionLowering {
           FERRY_RETURN_IF_ERROR(visit(input));
         } else {
           states[n] = State::kDone;
-          order->push_back(n);
+          function->order.push_back(n);
           stack.pop_back();
         }
       }
       return absl::OkStatus();
     };
     std::vector<std::string> roots;
-    for (const auto& [name, tensor] : f.ret()) roots.push_back(tensor);
-    for (const std::string& node : Effects(f)) roots.push_back(node);
+    for (const auto& [name, tensor] : function->def->ret()) roots.push_back(tensor);
+    roots.insert(roots.end(), function->effects.begin(), function->effects.end());
     std::sort(roots.begin(), roots.end());
     for (const std::string& root : roots) {
       FERRY_RETURN_IF_ERROR(visit(root));
@@ -487,8 +536,7 @@ class FunctionLowering {
     std::sort(after.begin(), after.end());
     after.erase(std::unique(after.begin(), after.end()), after.end());
     FERRY_ASSIGN_OR_RETURN(proto::NodeDef * n, AddNode(call.name(), "NoOp"));
-    AddInputs(after, n);
-    return absl::OkStatus();
+    return AddInputs(after, n);
   }
 
   // The condition as a bool.
@@ -610,7 +658,7 @@ class FunctionLowering {
   absl::StatusOr<std::string> AddLogical(const std::string& name, const std::string& op,
                                          const std::vector<std::string>& inputs) {
     FERRY_ASSIGN_OR_RETURN(proto::NodeDef * n, AddNode(Unique(name), op));
-    AddInputs(inputs, n);
+    FERRY_RETURN_IF_ERROR(AddInputs(inputs, n));
     return n->name() + ":0";
   }
 
@@ -737,7 +785,7 @@ class FunctionLowering {
 
   // By argument of a loop's body: whether the body gives it back as it is. The first that is asked
   // for stays a variable if all are.
-  std::vector<bool> Invariants(const proto::NameAttrList& body, size_t n) const {
+  std::vector<bool> Invariants(const proto::NameAttrList& body, size_t n) {
     std::vector<bool> same(n, false);
     auto found = functions_.find(body.name());
     if (found == functions_.end()) return same;
@@ -745,8 +793,9 @@ class FunctionLowering {
     const auto& in = f.signature().input_arg();
     const auto& out = f.signature().output_arg();
     if (static_cast<size_t>(in.size()) != n || static_cast<size_t>(out.size()) != n) return same;
-    absl::flat_hash_map<std::string, const proto::NodeDef*> by_name;
-    for (const proto::NodeDef& node : f.node_def()) by_name[node.name()] = &node;
+    const absl::StatusOr<const Function*> examined = Examine(f);
+    if (!examined.ok()) return same;  // As Instantiate will say.
+    const auto& by_name = (*examined)->by_name;
     for (int i = 0; i < in.size(); ++i) {
       auto ret = f.ret().find(out[i].name());
       if (ret == f.ret().end()) continue;
@@ -775,8 +824,10 @@ class FunctionLowering {
 
   const Graph* const from_;
   const Graph* const to_;
-  int64_t* const made_;
+  LoweredGraph::Size* const made_;
   absl::flat_hash_map<std::string, const proto::FunctionDef*> functions_;
+  absl::flat_hash_map<const proto::FunctionDef*,
+                      std::pair<std::unique_ptr<Function>, absl::Status>> examined_;
   absl::flat_hash_set<std::string> names_;
   absl::flat_hash_map<std::string, int> suffixes_;
   std::vector<std::string> active_;  // Functions whose bodies are being added.
@@ -914,7 +965,11 @@ absl::StatusOr<Output> LoweredGraph::Find(const Output& o) {
     }
     return InvalidArgument("'", o.name(), "' is no output of the call");
   }
-  return Output(nodes_.at(o.node), o.index);
+  Node* const made = nodes_.at(o.node);
+  if (o.index < made->num_outputs()) return Output(made, o.index);
+  // A call that stayed one: of its outputs those are known here that nodes take.
+  FERRY_RETURN_IF_ERROR(WhyNot(o.node));
+  return InvalidArgument("'", o.name(), "' is no output of node '", made->name(), "'");
 }
 
 absl::StatusOr<Node*> LoweredGraph::Find(Node* n) {

@@ -31,7 +31,7 @@ class LoweredGraph {
   // What takes the output's, or the node's, place here; made at the first call, with all that it
   // depends on. InvalidArgument names a function that isn't in the library, that calls itself, or
   // whose body isn't well-formed; ResourceExhausted functions that come to more than 262144
-  // nodes. A call of a function with ops that aren't registered stays a call: see WhyNot.
+  // nodes or 2 GiB. A call of a function with ops that aren't registered stays a call: see WhyNot.
   absl::StatusOr<Output> Find(const Output& o);
   absl::StatusOr<Node*> Find(Node* n);
 
@@ -41,6 +41,12 @@ class LoweredGraph {
 
  private:
   friend class FunctionLowering;
+  // What functions' nodes come to.
+  struct Size {
+    int64_t nodes = 0;
+    int64_t bytes = 0;
+  };
+
   absl::Status Add(const Node* root);
 
   Graph* const from_;
@@ -48,7 +54,7 @@ class LoweredGraph {
   absl::flat_hash_map<const Node*, Node*> nodes_;
   absl::flat_hash_map<const Node*, std::vector<Output>> outputs_;  // Of calls.
   absl::flat_hash_map<const Node*, absl::Status> why_not_;
-  int64_t made_ = 0;  // Nodes of functions.
+  Size made_;
 };
 
 }  // namespace ferry

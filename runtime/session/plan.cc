@@ -179,6 +179,13 @@ std::string Describe(const Node* n) {
 
 }  // namespace
 
+absl::Status Plan::WrongType(const Node* n, DType expected, DType found,
+                             const std::string& name) {
+  return InvalidArgument("Trying to ", n->op() == "ReadVariableOp" ? "read" : "use",
+                         " variable with wrong dtype. Expected ", DTypeWord(expected), " got ",
+                         DTypeWord(found), " (variable '", name, "')");
+}
+
 Plan::Plan() = default;
 Plan::~Plan() = default;
 
@@ -269,9 +276,14 @@ inline absl::Status Plan::RunStep(Frame* frame, size_t t, const RunContext& cont
     }
   }
   for (int i : step.needs_variable) {
-    if (!c.variable(i)) {
+    const Variable* const v = c.variable(i);
+    if (!v) {
       return InvalidArgument(Describe(step.node), ": input ", i, " (", step.node->input(i).name(),
                              ") is no variable");
+    }
+    if (step.held != DType::kInvalid && step.node->input_type(i) == DType::kResource &&
+        v->dtype() != step.held) {
+      return Annotate(WrongType(step.node, step.held, v->dtype(), v->name()), Describe(step.node));
     }
   }
   if (context.deadline != absl::InfiniteFuture() && absl::Now() > context.deadline) {
@@ -340,6 +352,10 @@ absl::Status Plan::Iterate(Frame* frame, const Loop& loop, const RunContext& con
     if (!loop.condition) return absl::OkStatus();
     FERRY_RETURN_IF_ERROR(Wait(frame, loop.condition_waits));
     const Slot& slot = frame->slots_[static_cast<size_t>(loop.condition_slot)];
+    if (slot.variable && !slot.variable->initialized()) {
+      return FailedPrecondition("Attempting to use uninitialized value ", slot.variable->name(),
+                                " (", Describe(loop.condition), " reads it)");
+    }
     const Tensor& condition = slot.variable ? slot.variable->tensor() : slot.tensor;
     if (slot.dead || condition.num_elements() != 1) {
       return InvalidArgument(Describe(loop.condition), ": The loop condition must be a scalar, ",
@@ -396,8 +412,8 @@ absl::Status Plan::RunSteps(Frame* frame, const RunContext& context) const {
     }
   }
   if (context.deadline != absl::InfiniteFuture() && absl::Now() > context.deadline) {
-    return DeadlineExceeded("the run's deadline passed in its last step, ",
-                            Describe(steps_.back().node));
+    return DeadlineExceeded("the run's deadline passed in its last step",
+                            steps_.empty() ? "" : ", " + Describe(steps_.back().node));
   }
   return Commit(frame);
 }

@@ -141,13 +141,17 @@ class Plan {
     bool reads_in_place = false;     // A ReadVariableOp whose value may be the variable's memory.
     bool plain = true;               // All there is to do is the kernel's Compute.
     bool input_ends = false;         // The kernel is told that the value of its first input does.
-    std::vector<int> needs_variable;  // Inputs of which only running tells whether they hold one.
+    std::vector<int> needs_variable;  // Inputs of which only running tells whether they hold one,
+    DType held = DType::kInvalid;     // which is to be of this dtype, if it is a handle.
     std::unique_ptr<Loop> loop;      // Of kLoop.
     int inner = -1;                  // Of kLoop: the frame's place for the loop's own state.
     bool commit = false;             // A commit comes before it.
     std::vector<int> control;        // Steps it depends on that may be dead.
   };
 
+  // What is wrong if a node takes the handle of a variable `name` of `found` for one of `expected`.
+  static absl::Status WrongType(const Node* n, DType expected, DType found,
+                                const std::string& name);
   absl::Status RunSteps(Frame* frame, const RunContext& context) const;
   absl::Status RunOnce(Frame* frame, const RunContext& context) const;
   absl::Status RunLoop(Frame* frame, size_t t, const RunContext& context) const;

@@ -43,10 +43,14 @@ bool IsVariable(const Node* n) {
   return n->op() == "VariableV2" || n->op() == "Variable" || n->op() == "VarHandleOp";
 }
 
+// How many nodes that pass a value on are followed to where it comes from: beyond, it is not known.
+constexpr int kMostFollowed = 100;
+
 // The node that made `o`, a handle or a reference, as far as it can be told.
 const Node* MakerOfHandle(Output o) {
-  while (!IsVariable(o.node) && o.node->num_inputs() > 0 && HoldsVariable(o.node->input_type(0)) &&
-         !IsMerge(o.node)) {
+  for (int i = 0; i < kMostFollowed && !IsVariable(o.node) && o.node->num_inputs() > 0 &&
+                  HoldsVariable(o.node->input_type(0)) && !IsMerge(o.node);
+       ++i) {
     o = o.node->input(0);
   }
   return o.node;
@@ -95,6 +99,9 @@ class KnownValues : public Kernel {
 };
 
 constexpr int kForever = std::numeric_limits<int>::max();
+
+// Of the free registers, when one is chosen: a bound on the time that a plan of many takes.
+constexpr size_t kRegistersLookedAt = 1024;
 
 }  // namespace
 
@@ -400,7 +407,7 @@ class PlanMaker {
   // Whether the value may be the memory of a variable itself, as far as can be told from its maker;
   // it may, when that takes long to find out.
   static bool MayLieInVariable(Output o) {
-    for (int i = 0; i < 100; ++i) {
+    for (int i = 0; i < kMostFollowed; ++i) {
       const Node* n = o.node;
       if (HoldsVariable(o.dtype()) || n->op() == "ReadVariableOp" || IsMerge(n) || IsEnter(n) ||
           IsExit(n)) {
@@ -622,83 +629,103 @@ class PlanMaker {
     return absl::OkStatus();
   }
 
+  // How long a value is looked at: until which place in order_, and whether beyond this iteration of
+  // the loop that is planned.
+  struct Use {
+    int last = -1;
+    bool leaves = false;
+
+    void Add(const Use& other) {
+      last = std::max(last, other.last);
+      leaves = leaves || other.leaves;
+    }
+  };
+
+  // Of the values that steps take, by themselves or through others that share their memory.
+  absl::flat_hash_map<Output, Use> FindUses() const {
+    absl::flat_hash_map<Output, Use> uses;
+    for (const Output& o : fetches_) uses[o].last = kForever;
+    if (loop_) {
+      for (const Node* exit : frames_->loop(frame_).exits) {
+        uses[rewiring_->inputs(exit)[0]].leaves = true;
+      }
+    }
+    for (size_t t = order_.size(); t-- > 0;) {
+      Node* const n = order_[t];
+      // Of what lies in the memory of its inputs.
+      Use passed;
+      const auto add = [&](const Output& o) {
+        if (auto it = uses.find(o); it != uses.end()) passed.Add(it->second);
+      };
+      const bool loop = IsLoop(n);
+      if (loop) {
+        for (Node* exit : frames_->loop(frames_->Of(n)).exits) add(Output(exit, 0));
+      } else {
+        for (int o = 0; o < n->num_outputs(); ++o) add(Output(n, o));
+      }
+      const Use used{static_cast<int>(t), loop_ && IsNextIteration(n)};
+      const std::vector<Output>& inputs = InputsOf(n);
+      for (size_t i = 0; i < inputs.size(); ++i) {
+        Use& use = uses[inputs[i]];
+        use.Add(used);
+        if (loop || PassesOn(n, static_cast<int>(i))) use.Add(passed);
+      }
+    }
+    return uses;
+  }
+
   // Finds the ReadVariableOps that may give out the variable's own memory: those after which nothing
   // writes the variable while their value may still be looked at.
   void FindReads() {
-    absl::flat_hash_map<const Node*, int> position;
-    std::vector<std::pair<int, std::string>> writes;
-    bool any = false;
+    const auto reads = [](const Node* n) { return n->op() == "ReadVariableOp"; };
+    if (absl::c_none_of(order_, reads)) return;
+    // By variable ("": not known which), and of all: places in order_ where it is written.
+    absl::flat_hash_map<std::string, std::vector<int>> writes;
+    std::vector<int> all;
     for (size_t t = 0; t < order_.size(); ++t) {
-      const Node* n = order_[t];
-      position[n] = static_cast<int>(t);
-      any = any || n->op() == "ReadVariableOp";
       ForEachNode(order_[t], [&](const Node* w) {
         if (!WritesVariable(w)) return;
         for (int i = 0; i < w->num_inputs(); ++i) {
-          if (HoldsVariable(w->input_type(i))) {
-            writes.emplace_back(static_cast<int>(t), NameOfVariable(w->input(i)));
-          }
+          if (!HoldsVariable(w->input_type(i))) continue;
+          writes[NameOfVariable(w->input(i))].push_back(static_cast<int>(t));
+          all.push_back(static_cast<int>(t));
         }
       });
     }
-    if (!any) return;
-    const absl::flat_hash_set<Output> fetched(fetches_.begin(), fetches_.end());
-    absl::flat_hash_map<Output, std::vector<Node*>> users;
-    for (Node* n : order_) {
-      for (const Output& in : InputsOf(n)) users[in].push_back(n);
-    }
-    absl::flat_hash_set<Output> exiting;  // From this iteration of the loop that is planned.
-    if (loop_) {
-      for (const Node* exit : frames_->loop(frame_).exits) exiting.insert(rewiring_->inputs(exit)[0]);
-    }
-    for (const auto& [n, first] : position) {
-      if (n->op() != "ReadVariableOp") continue;
-      int last = first;
-      bool leaves = false;
-      std::vector<Output> values = {Output(const_cast<Node*>(n), 0)};
-      absl::flat_hash_set<Output> seen(values.begin(), values.end());
-      const auto passes_to = [&](Node* node, int o) {
-        if (seen.insert(Output(node, o)).second) values.emplace_back(node, o);
+    const absl::flat_hash_map<Output, Use> uses = FindUses();
+    for (size_t t = 0; t < order_.size(); ++t) {
+      Node* const n = order_[t];
+      if (!reads(n)) continue;
+      const auto use = uses.find(Output(n, 0));
+      if (use != uses.end() && use->second.leaves) continue;
+      const int last = use == uses.end() ? -1 : use->second.last;
+      const auto written = [&](const std::vector<int>& places) {
+        const auto next = std::upper_bound(places.begin(), places.end(), static_cast<int>(t));
+        return next != places.end() && *next <= last;
       };
-      while (!values.empty()) {
-        const Output value = values.back();
-        values.pop_back();
-        if (fetched.contains(value)) last = kForever;
-        leaves = leaves || exiting.contains(value);
-        const auto used = users.find(value);
-        if (used == users.end()) continue;
-        for (Node* user : used->second) {
-          last = std::max(last, position.at(user));
-          if (IsLoop(user)) {
-            for (Node* exit : frames_->loop(frames_->Of(user)).exits) passes_to(exit, 0);
-            continue;
-          }
-          leaves = leaves || (loop_ && IsNextIteration(user));
-          const std::vector<Output>& inputs = InputsOf(user);
-          for (size_t i = 0; i < inputs.size(); ++i) {
-            if (inputs[i] != value || !PassesOn(user, static_cast<int>(i))) continue;
-            for (int o = 0; o < user->num_outputs(); ++o) passes_to(user, o);
-          }
-        }
-      }
       const std::string name = NameOfVariable(n->input(0));
-      if (!leaves && std::none_of(writes.begin(), writes.end(), [&, from = first](const auto& w) {
-            return w.first > from && w.first <= last &&
-                   (w.second == name || name.empty() || w.second.empty());
-          })) {
-        read_in_place_.insert(n);
-      }
+      if (name.empty() ? written(all) : written(writes[name]) || written(writes[""])) continue;
+      read_in_place_.insert(n);
     }
   }
 
-  // That the dtype which is read is the variable's, where it can be told.
-  static absl::Status CheckRead(const Node* n) {
-    const Node* const handle = MakerOfHandle(n->input(0));
+  // The dtype of the variables whose handles `n` takes; kInvalid: any will do, or the kernel looks.
+  static DType HeldType(const Node* n) {
+    if (PassesHandle(n) || n->op() == "AssignVariableOp") return DType::kInvalid;
+    for (const char* const attr : {"dtype", "T"}) {
+      const absl::StatusOr<DType> type = n->Attr<DType>(attr);
+      if (type.ok()) return *type == DType::kResource ? DType::kInvalid : *type;
+    }
+    return DType::kInvalid;
+  }
+
+  // That the variable is of that dtype, where it can be told from its handle's node.
+  static absl::Status CheckHeld(const Node* n, const Node* handle, DType type) {
     const absl::StatusOr<DType> held = handle->Attr<DType>("dtype");
-    if (!IsVariable(handle) || !held.ok() || *held == n->output_type(0)) return absl::OkStatus();
-    return InvalidArgument(Describe(n), ": Trying to read variable with wrong dtype. Expected ",
-                           DTypeWord(n->output_type(0)), " got ", DTypeWord(*held), " (variable '",
-                           handle->name(), "')");
+    if (type == DType::kInvalid || !IsVariable(handle) || !held.ok() || *held == type) {
+      return absl::OkStatus();
+    }
+    return Annotate(Plan::WrongType(n, type, *held, handle->name()), Describe(n));
   }
 
   absl::Status CycleError(const absl::flat_hash_map<const Node*, int>& waiting) const {
@@ -769,7 +796,6 @@ class PlanMaker {
       step.is_merge = IsMerge(n);
       step.restores = restores_.contains(n);
       step.reads_in_place = read_in_place_.contains(n);
-      if (n->op() == "ReadVariableOp") FERRY_RETURN_IF_ERROR(CheckRead(n));
       if (step.restores && n->op() == "Assign") {
         FERRY_ASSIGN_OR_RETURN(const bool validate, GetAttr<bool>(n->attrs(), "validate_shape"));
         if (validate) step.fits = Plan::Step::Fits::kContents;
@@ -802,9 +828,14 @@ class PlanMaker {
                    !PassesHandle(n)) {
           step.must_be_initialized.push_back(i);
         }
+        const Node* const maker = MakerOfHandle(in);
         if (HoldsVariable(n->input_type(i)) && !PassesHandle(n) &&
-            !absl::StartsWith(n->op(), "Ref") && !IsVariable(MakerOfHandle(in))) {
+            !absl::StartsWith(n->op(), "Ref") && !IsVariable(maker)) {
           step.needs_variable.push_back(i);
+        }
+        if (n->input_type(i) == DType::kResource) {
+          step.held = HeldType(n);
+          FERRY_RETURN_IF_ERROR(CheckHeld(n, maker, step.held));
         }
         const int event = arrives_[static_cast<size_t>(slot)];
         if (event >= 0) step.waits.push_back(event);
@@ -813,16 +844,16 @@ class PlanMaker {
       step.outputs = plan_->num_slots_;
       first_slot_[n] = step.outputs;
       const int index = static_cast<int>(plan_->steps_.size());
+      bool in_variable = step.reads_in_place;
+      for (size_t i = 0; i < step.inputs.size() && !in_variable; ++i) {
+        in_variable = PassesOn(n, static_cast<int>(i)) &&
+                      in_variable_[static_cast<size_t>(step.inputs[i])];
+      }
       for (int o = 0; o < n->num_outputs(); ++o) {
         NewSlot(n->output_type(o),
                 placed.outputs[static_cast<size_t>(o)] == Where::kDevice ? step.gpu : nullptr,
                 index);
-        bool in_variable = step.reads_in_place || HoldsVariable(n->output_type(o));
-        for (size_t i = 0; i < step.inputs.size() && !in_variable; ++i) {
-          in_variable = PassesOn(n, static_cast<int>(i)) &&
-                        in_variable_[static_cast<size_t>(step.inputs[i])];
-        }
-        in_variable_.back() = in_variable;
+        in_variable_.back() = in_variable || HoldsVariable(n->output_type(o));
       }
       step.registers.assign(static_cast<size_t>(n->num_outputs()), -1);
       step.once = n->op() == "Const" || IsVariable(n) || IsOnce(n, step);
@@ -909,6 +940,7 @@ class PlanMaker {
       const int slot = NewSlot(outer_->types_[from], outer_->homes_[from], -1);
       in_variable_.back() = outer_->in_variable_[from];
       named_[Output(loop.enters[k], 0)] = slot;
+      enter_at_[loop.enters[k]] = k;
       loop_->enters.push_back(slot);
       plan_->feed_slots_.push_back(slot);
       invariants_.push_back(slot);
@@ -947,9 +979,7 @@ class PlanMaker {
       in_variable_.back() = true;
       named_[Output(n, 0)] = v.slot;
       plan_->feed_slots_.push_back(v.slot);
-      const std::vector<Node*>& enters = frames_->loop(frame_).enters;
-      const auto at = std::find(enters.begin(), enters.end(), enter.node) - enters.begin();
-      int& to = loop_->enters[static_cast<size_t>(at)];
+      int& to = loop_->enters[enter_at_.at(enter.node)];
       if (variable_of_.contains(to)) {
         return InvalidArgument(Describe(enter.node), " leads to two Merges that close loops");
       }
@@ -958,7 +988,9 @@ class PlanMaker {
       const auto looks_at_index = [n](const Node* user) {
         return absl::c_linear_search(user->inputs(), Output(n, 1));
       };
-      if (absl::c_any_of(n->consumers(), looks_at_index)) {
+      // A node may take it many times.
+      const absl::flat_hash_set<const Node*> users(n->consumers().begin(), n->consumers().end());
+      if (absl::c_any_of(users, looks_at_index)) {
         v.index = NewSlot(DType::kInt32, nullptr, -1);
         named_[Output(n, 1)] = v.index;
         plan_->feed_slots_.push_back(v.index);
@@ -1437,7 +1469,7 @@ class PlanMaker {
                                      : copy ? PinnedAllocator()
                                             : HostAllocator::Get();
         const int64_t bytes = copy ? 0 : EstimateBytes(s.node, static_cast<int>(o));
-        // The free register nearest in size.
+        // The free register nearest in size, of those that became free last.
         size_t best = free.size();
         auto distance = [&](int64_t have) {
           return have > bytes ? have / std::max<int64_t>(bytes, 1)
@@ -1445,7 +1477,8 @@ class PlanMaker {
         };
         const bool own = copy || HasOwnMemory(s, static_cast<size_t>(s.outputs) + o) ||
                          carried.contains(Find(s.outputs + static_cast<int>(o)));
-        for (size_t f = free.size(); f-- > 0 && !own;) {
+        const size_t first = free.size() - std::min(free.size(), kRegistersLookedAt);
+        for (size_t f = free.size(); f-- > first && !own;) {
           if (plan_->register_allocators_[static_cast<size_t>(free[f].reg)] != allocator) continue;
           if (best == free.size() || distance(free[f].bytes) < distance(free[best].bytes)) best = f;
         }
@@ -1529,10 +1562,12 @@ class PlanMaker {
   absl::flat_hash_map<const Node*, Edges> edges_;  // Of units that aren't nodes alone.
   absl::flat_hash_map<const Node*, const Kernel*> fused_;
   // Of a loop: the plan around it, in which these slots go to its Enters; what is known of it so
-  // far; its slots that don't change within an iteration; by variable, what it becomes.
+  // far, and where an Enter is in its `enters`; its slots that don't change within an iteration; by
+  // variable, what it becomes.
   const PlanMaker* const outer_ = nullptr;
   const std::vector<int> entered_from_;
   std::unique_ptr<Plan::Loop> loop_;
+  absl::flat_hash_map<const Node*, size_t> enter_at_;
   std::vector<int> invariants_;
   absl::flat_hash_set<int> variable_of_;
   std::vector<Output> next_of_;
