@@ -120,13 +120,15 @@ std::optional<int64_t> KnownInt(const InferenceContext* c, int i);
 // scalar.
 std::string ElementName(absl::string_view tensor, const TensorShape& shape, int64_t flat);
 
-// Element i of an int16, int32 or int64 tensor.
+// Element i of a tensor of int16, uint16, int32 or int64.
 inline int64_t IntAt(const Tensor& t, int64_t i) {
   switch (t.dtype()) {
     case DType::kInt32:
       return t.data<int32_t>()[i];
     case DType::kInt64:
       return t.data<int64_t>()[i];
+    case DType::kUint16:
+      return t.data<uint16_t>()[i];
     default:
       return t.data<int16_t>()[i];
   }

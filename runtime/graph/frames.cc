@@ -1,5 +1,4 @@
-// Finds loops: see cond.h.
-#include "runtime/graph/cond.h"
+#include "runtime/graph/frames.h"
 
 #include <algorithm>
 #include <deque>

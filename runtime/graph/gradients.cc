@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "runtime/base/status.h"
 #include "runtime/graph/cond.h"
+#include "runtime/graph/frames.h"
 #include "runtime/graph/ops.h"
 #include "runtime/graph/sparse_gradient.h"
 

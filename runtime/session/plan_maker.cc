@@ -16,7 +16,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_join.h"
 #include "runtime/base/status.h"
-#include "runtime/session/frames.h"
+#include "runtime/graph/frames.h"
 #include "runtime/session/fusion.h"
 #include "runtime/session/plan.h"
 #include "runtime/session/rewiring.h"
@@ -165,7 +165,10 @@ class PlanMaker {
       return IsEnter(n) || IsExit(n) || IsNextIteration(n);
     };
     if (std::none_of(needed_.begin(), needed_.end(), of_loop)) return absl::OkStatus();
-    FERRY_ASSIGN_OR_RETURN(Frames frames, FramesOf(needed_, fed_, *rewiring_));
+    const auto inputs = [this](const Node* n) -> const std::vector<Output>& {
+      return rewiring_->inputs(n);
+    };
+    FERRY_ASSIGN_OR_RETURN(Frames frames, Frames::Find(needed_, fed_, inputs));
     frames_ = std::make_shared<const Frames>(std::move(frames));
     const auto outside = [&](absl::string_view role, const Node* n) -> absl::Status {
       const int f = frames_->Of(n);
