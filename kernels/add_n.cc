@@ -1,4 +1,4 @@
-// AddN: the sum of any number of tensors of one shape.
+// AddN, AccumulateNV2: the sum of any number of tensors of one shape.
 #include <algorithm>
 #include <string>
 #include <vector>
@@ -11,6 +11,12 @@
 namespace ferry {
 namespace {
 
+// y = x_0 + x_1 + …:  dx_i = dy
+absl::Status AddNGradient(GradientContext* c) {
+  for (int i = 0; i < c->node()->num_inputs(); ++i) c->set_input_grad(i, c->grad(0));
+  return absl::OkStatus();
+}
+
 FERRY_OP("AddN")
     .Input("inputs: N * T")
     .Output("sum: T")
@@ -21,11 +27,18 @@ FERRY_OP("AddN")
     .Commutative()
     .Aggregate()
     .Shape(MergedShape)
-    // y = x_0 + x_1 + …:  dx_i = dy
-    .Gradient([](GradientContext* c) -> absl::Status {
-      for (int i = 0; i < c->node()->num_inputs(); ++i) c->set_input_grad(i, c->grad(0));
-      return absl::OkStatus();
-    });
+    .Gradient(AddNGradient);
+
+FERRY_OP("AccumulateNV2")
+    .Input("inputs: N * T")
+    .Output("sum: T")
+    .Attr("N: int >= 1")
+    .Attr("T: numbertype")
+    .Attr("shape: shape")
+    .Commutative()
+    .Aggregate()
+    .Shape(MergedShape)
+    .Gradient(AddNGradient);
 
 // Sums block by block, from the first input to the last; 16-bit floats in float, rounded once. A
 // block of the output, which may be the first input's memory, is written when all inputs' blocks
@@ -35,6 +48,7 @@ class AddNKernel : public Kernel {
  public:
   absl::Status Init(const KernelConstruction& c) override {
     name_ = c.node_name();
+    op_ = c.op();
     return absl::OkStatus();
   }
 
@@ -43,10 +57,9 @@ class AddNKernel : public Kernel {
     absl::InlinedVector<const T*, 8> in;
     for (int k = 0; k < c->num_inputs(); ++k) {
       if (c->input(k).shape() != shape) {
-        return InvalidArgument(
-            "Inputs to operation ", name_,
-            " of type AddN must have the same size and shape. Input 0: ", shape.DebugString(),
-            " != input ", k, ": ", c->input(k).shape().DebugString());
+        return InvalidArgument("Inputs to operation ", name_, " of type ", op_,
+                               " must have the same size and shape. Input 0: ", shape.DebugString(),
+                               " != input ", k, ": ", c->input(k).shape().DebugString());
       }
       in.push_back(c->input(k).data<T>());
     }
@@ -96,10 +109,11 @@ class AddNKernel : public Kernel {
     }
   }
 
-  std::string name_;
+  std::string name_, op_;
 };
 
-const bool registered = RegisterCpu<AddNKernel>(NumberTypes(), "AddN", "T", {0});
+const bool registered = RegisterCpu<AddNKernel>(NumberTypes(), "AddN", "T", {0}) &&
+                        RegisterCpu<AddNKernel>(NumberTypes(), "AccumulateNV2", "T", {0});
 
 }  // namespace
 }  // namespace ferry

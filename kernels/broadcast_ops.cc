@@ -1,4 +1,4 @@
-// BroadcastTo and BroadcastGradientArgs.
+// BroadcastTo, BroadcastArgs and BroadcastGradientArgs.
 #include <algorithm>
 #include <vector>
 
@@ -49,6 +49,22 @@ FERRY_OP("BroadcastGradientArgs")
     })
     .NotDifferentiable();
 
+FERRY_OP("BroadcastArgs")
+    .Input("s0: T")
+    .Input("s1: T")
+    .Output("r0: T")
+    .Attr("T: {int32, int64} = DT_INT32")
+    .Shape([](InferenceContext* c) -> absl::Status {
+      int64_t rank = 0;
+      for (int i = 0; i < 2; ++i) {
+        FERRY_ASSIGN_OR_RETURN(const PartialShape s, c->WithRank(c->input(i), 1));
+        rank = rank < 0 || s.dim(0) < 0 ? PartialShape::kUnknown : std::max(rank, s.dim(0));
+      }
+      c->set_output(0, {rank});
+      return absl::OkStatus();
+    })
+    .NotDifferentiable();
+
 template <typename S>
 class BroadcastToKernel : public Kernel {
  public:
@@ -74,6 +90,26 @@ class BroadcastToKernel : public Kernel {
         }
       });
     });
+    return absl::OkStatus();
+  }
+};
+
+// The shape that two shapes broadcast to.
+template <typename T>
+class BroadcastArgsKernel : public Kernel {
+ public:
+  absl::Status Compute(KernelContext* c) const override {
+    TensorShape shape;
+    for (int k = 0; k < 2; ++k) {
+      if (c->input(k).rank() != 1) {
+        return InvalidArgument("In[", k, "] must be a vector, found shape ",
+                               c->input(k).shape().DebugString());
+      }
+      FERRY_ASSIGN_OR_RETURN(const TensorShape s, c->InputAsShape(k));
+      FERRY_ASSIGN_OR_RETURN(shape, BroadcastShapes(shape, s));
+    }
+    FERRY_ASSIGN_OR_RETURN(Tensor * r, c->AllocateOutput(0, TensorShape({shape.rank()})));
+    std::copy(shape.dims().begin(), shape.dims().end(), r->data<T>());
     return absl::OkStatus();
   }
 };
@@ -131,7 +167,8 @@ bool RegisterBroadcastGradientArgs() {
 
 const bool registered =
     RegisterByStorage<BroadcastToKernel>("BroadcastTo") &&
-    RegisterBroadcastGradientArgs<int32_t>() && RegisterBroadcastGradientArgs<int64_t>();
+    RegisterBroadcastGradientArgs<int32_t>() && RegisterBroadcastGradientArgs<int64_t>() &&
+    RegisterCpu<BroadcastArgsKernel>(Types<int32_t, int64_t>(), "BroadcastArgs");
 
 }  // namespace
 }  // namespace ferry

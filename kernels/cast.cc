@@ -166,6 +166,57 @@ std::vector<DType> List(Types<Ts...>) {
 }
 const std::vector<DType> kTypes = List(Join<NumberTypes, Types<bool>>());
 
+// ---- Bitcast ----
+
+// The same bytes as elements of another dtype. The last dimension makes up for other sizes:
+// elements of 4 bytes become 4 of one byte along a new one, and that many become one element again.
+absl::StatusOr<TensorShape> BitcastSizes(const TensorShape& in, DType from, DType to) {
+  const auto from_size = static_cast<int64_t>(ElementSize(from));
+  const auto to_size = static_cast<int64_t>(ElementSize(to));
+  absl::InlinedVector<int64_t, 8> dims(in.dims().begin(), in.dims().end());
+  if (from_size > to_size) {
+    dims.push_back(from_size / to_size);
+  } else if (from_size < to_size) {
+    if (dims.empty() || dims.back() != to_size / from_size) {
+      return InvalidArgument("Cannot bitcast from ", DTypeName(from), " to ", DTypeName(to),
+                             ": shape ", in.DebugString(), ", whose last dimension should be ",
+                             to_size / from_size);
+    }
+    dims.pop_back();
+  }
+  return TensorShape::Make(dims);
+}
+
+class BitcastKernel : public Kernel {
+  absl::Status Compute(KernelContext* c) const override {
+    const Tensor& x = c->input(0);
+    FERRY_ASSIGN_OR_RETURN(const TensorShape shape,
+                           BitcastSizes(x.shape(), x.dtype(), c->output_type(0)));
+    FERRY_ASSIGN_OR_RETURN(Tensor * y, c->AllocateOutput(0, shape));
+    if (x.bytes() > 0) std::memcpy(y->raw(), x.raw(), x.bytes());
+    return absl::OkStatus();
+  }
+};
+
+#define FERRY_BITS                                                                             \
+  "{bfloat16, half, float, double, int64, int32, uint8, uint16, uint32, uint64, int8, int16, " \
+  "complex64, complex128, qint8, quint8, qint16, quint16, qint32}"
+FERRY_OP("Bitcast")
+    .Input("input: T")
+    .Output("output: type")
+    .Attr("T: " FERRY_BITS)
+    .Attr("type: " FERRY_BITS)
+    .Shape([](InferenceContext* c) -> absl::Status {
+      if (!c->input(0).fully_defined()) return absl::OkStatus();
+      FERRY_ASSIGN_OR_RETURN(const DType from, c->Attr<DType>("T"));
+      FERRY_ASSIGN_OR_RETURN(const DType to, c->Attr<DType>("type"));
+      FERRY_ASSIGN_OR_RETURN(const TensorShape in, c->input(0).ToTensorShape());
+      FERRY_ASSIGN_OR_RETURN(const TensorShape out, BitcastSizes(in, from, to));
+      c->set_output(0, out);
+      return absl::OkStatus();
+    });
+FERRY_KERNEL("Bitcast").Make<BitcastKernel>();
+
 FERRY_KERNEL("Cast")
     .Device(DeviceType::kCpu)
     .Type("SrcT", kTypes)

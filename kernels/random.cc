@@ -1,8 +1,10 @@
-// Random numbers: RandomUniform, RandomUniformInt, RandomStandardNormal, TruncatedNormal and
-// RandomShuffle. For the same seeds they give the same numbers as TensorFlow on the CPU, run by
-// run. philox.h has the generator and the distributions.
+// Random numbers: RandomUniform, RandomUniformInt, RandomStandardNormal, TruncatedNormal,
+// RandomShuffle and Multinomial. For the same seeds they give the same numbers as TensorFlow on the
+// CPU, run by run. philox.h has the generator and the distributions.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <limits>
 #include <numeric>
 #include <random>
 #include <string>
@@ -143,6 +145,69 @@ class RandomUniformIntKernel : public Kernel {
   Source source_;
 };
 
+// Draws classes by the logarithms of their probabilities, a row of them at a time: each sample is
+// the first class whose cumulated probability exceeds a random number. Classes whose logits aren't
+// finite are never drawn.
+template <typename T>
+class MultinomialKernel : public Kernel {
+ public:
+  absl::Status Init(const KernelConstruction& c) override { return SeedFromAttrs(c, &source_); }
+  absl::Status Compute(KernelContext* c) const override {
+    const Tensor& logits = c->input(0);
+    if (logits.rank() != 2) {
+      return InvalidArgument("logits should be a matrix, got shape ", logits.shape().DebugString());
+    }
+    if (c->input(1).rank() != 0) {
+      return InvalidArgument("num_samples should be a scalar, got shape ",
+                             c->input(1).shape().DebugString());
+    }
+    FERRY_ASSIGN_OR_RETURN(const int64_t samples, c->InputAsInt(1));
+    if (samples < 0) {
+      return InvalidArgument("num_samples should be non-negative, got ", samples);
+    }
+    const int64_t rows = logits.dim(0), classes = logits.dim(1);
+    if (classes <= 0) return InvalidArgument("num_classes should be positive, got ", classes);
+    FERRY_ASSIGN_OR_RETURN(const TensorShape shape, TensorShape::Make({rows, samples}));
+    FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, shape));
+    if (out->num_elements() == 0) return absl::OkStatus();
+    // Two numbers a sample are reserved, in whole groups of four samples.
+    const auto reserved = static_cast<uint64_t>(rows * ((samples + 3) / 4 * 4) * 2);
+    philox::Words words(source_.Reserve(reserved * philox::kBlocksPerOutput));
+    std::vector<double> sums(static_cast<size_t>(classes));
+    for (int64_t r = 0; r < rows; ++r) {
+      const double total = CumulatedProbabilities(logits.data<T>() + r * classes, &sums);
+      for (int64_t i = 0; i < samples; ++i) {
+        const uint32_t high = words.Next(), low = words.Next();
+        const double at = philox::UnitDouble(high, low) * total;
+        const int64_t found = std::upper_bound(sums.begin(), sums.end(), at) - sums.begin();
+        if (out->dtype() == DType::kInt32) {
+          out->data<int32_t>()[r * samples + i] = static_cast<int32_t>(found);
+        } else {
+          out->data<int64_t>()[r * samples + i] = found;
+        }
+      }
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  // Times a factor, which keeps them in range; returns the last.
+  static double CumulatedProbabilities(const T* logits, std::vector<double>* sums) {
+    double most = std::numeric_limits<double>::lowest(), total = 0;
+    for (size_t k = 0; k < sums->size(); ++k) {
+      const auto x = static_cast<double>(logits[k]);
+      if (std::isfinite(x)) most = std::max(most, x);
+    }
+    for (size_t k = 0; k < sums->size(); ++k) {
+      const auto x = static_cast<double>(logits[k]);
+      if (std::isfinite(x)) total += std::exp(x - most);
+      (*sums)[k] = total;
+    }
+    return total;
+  }
+  Source source_;
+};
+
 // Puts the rows in random order (Fisher and Yates).
 class RandomShuffleKernel : public Kernel {
  public:
@@ -223,7 +288,25 @@ FERRY_OP("RandomShuffle")
     .Shape(UnchangedShape)
     .NotDifferentiable();
 
+FERRY_OP("Multinomial")
+    .Input("logits: T")
+    .Input("num_samples: int32")
+    .Output("output: output_dtype")
+    .Attr("seed: int = 0")
+    .Attr("seed2: int = 0")
+    .Attr("T: realnumbertype")
+    .Attr("output_dtype: {int32, int64} = DT_INT64")
+    .Stateful()
+    .Shape([](InferenceContext* c) -> absl::Status {
+      FERRY_ASSIGN_OR_RETURN(const PartialShape logits, c->WithRank(c->input(0), 2));
+      FERRY_RETURN_IF_ERROR(c->WithRank(c->input(1), 0).status());
+      c->set_output(0, {logits.dim(0), c->ValueAsInt(1)});
+      return absl::OkStatus();
+    })
+    .NotDifferentiable();
+
 const bool kRegistered =
+    RegisterCpu<MultinomialKernel>(FloatTypes(), "Multinomial") &&
     RegisterCpu<RandomUniformKernel>(FloatTypes(), "RandomUniform", "dtype", {}, {"shape"}) &&
     RegisterCpu<RandomNormalKernel>(FloatTypes(), "RandomStandardNormal", "dtype", {}, {"shape"}) &&
     RegisterCpu<TruncatedNormalKernel>(FloatTypes(), "TruncatedNormal", "dtype", {}, {"shape"}) &&

@@ -21,7 +21,8 @@ struct OpCase {
   std::shared_ptr<const proto::FunctionDefLibrary> library;  // The file's; null if it has none.
 };
 
-// The cases of a file such as "op_cases/binary.pb" (below tests/testdata), in its order.
+// The cases of a file such as "op_cases/binary.pb" (below tests/testdata, unless it begins with a
+// slash), in its order.
 absl::StatusOr<std::vector<OpCase>> LoadOpCases(const std::string& file);
 
 // How a case's inputs reach the op.

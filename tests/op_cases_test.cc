@@ -7,13 +7,16 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "kernels/types.h"
 #include "runtime/op/kernel.h"
 #include "runtime/op/op_def.h"
 
@@ -33,7 +36,10 @@ std::vector<std::string> Families() {
   for (const auto& entry : std::filesystem::directory_iterator("tests/testdata/op_cases")) {
     const std::filesystem::path& p = entry.path();
     // Those two have forms of their own.
-    if (p.extension() == ".pb" && p.stem() != "gradients" && p.stem() != "apply") {
+    if (p.stem() == "gradients" || p.stem() == "apply") continue;
+    // Its errors don't say whether they are about elements, which a GPU can't tell of.
+    if (kDevice == "gpu" && p.stem() == "random") continue;
+    if (p.extension() == ".pb") {
       names.insert(p.stem().string());
     }
   }
@@ -188,6 +194,145 @@ TEST(KernelDtypesTest, AsManyAsTensorFlow) {
   }
   EXPECT_GT(found, 0);
 }
+
+#ifndef FERRY_ON_GPU
+// By op and type attribute: the dtypes that a case somewhere has.
+using Seen = std::map<std::string, std::map<std::string, std::set<DType>>>;
+
+void Note(const proto::NodeDef& node, Seen* seen) {
+  auto& attrs = (*seen)[node.op()];
+  for (const auto& [name, value] : node.attr()) {
+    if (value.value_case() == proto::AttrValue::kType) {
+      attrs[name].insert(static_cast<DType>(value.type()));
+    }
+    for (int t : value.list().type()) attrs[name].insert(static_cast<DType>(t));
+  }
+}
+
+void NoteFile(const std::string& file, Seen* seen) {
+  absl::StatusOr<std::vector<OpCase>> cases = LoadOpCases(file);
+  ASSERT_TRUE(cases.ok()) << cases.status();
+  for (const OpCase& c : *cases) {
+    for (const proto::NodeDef& n : c.nodes) Note(n, seen);
+    const auto apply = c.values.find("apply");
+    if (apply == c.values.end()) continue;
+    proto::NodeDef def;
+    ASSERT_TRUE(def.ParseFromString(apply->second.scalar<std::string>()));
+    Note(def, seen);
+    // apply_test.cc runs those on handles, too.
+    if (FindOp("Resource" + def.op()) == nullptr) continue;
+    def.set_op("Resource" + def.op());
+    (*def.mutable_attr())["dtype"] = def.attr().at("T");
+    Note(def, seen);
+  }
+  if (cases->empty() || !cases->front().library) return;
+  for (const proto::FunctionDef& f : cases->front().library->function()) {
+    for (const proto::NodeDef& n : f.node_def()) Note(n, seen);
+  }
+}
+
+// What those tests look at instead, since there is no value to compare, or more than one run; and
+// what TensorFlow doesn't have.
+const std::map<std::string, const char*> kElsewhere = {
+    {"ControlTrigger", "loops.pb: it has no value"},
+    {"DestroyResourceOp", "resource_variable_test"},
+    {"DisableCopyOnRead", "resource_variable_test"},
+    {"HistogramSummary", "tf/event_test.py"},
+    {"MergeSummary", "tf/event_test.py"},
+    {"MergeV2Checkpoints", "saver_ops_test"},
+    {"NoOp", "control_test: it has no value"},
+    {"Placeholder", "every case is fed through it"},
+    {"PlaceholderV2", "Placeholder under its other name"},
+    {"Print", "print_test"},
+    {"PrintV2", "print_test"},
+    {"RefEnter", "while_test"},
+    {"RefExit", "while_test"},
+    {"RefNextIteration", "while_test"},
+    {"RestoreV2", "saver_ops_test"},
+    {"SaveV2", "saver_ops_test"},
+    {"ScalarSummary", "tf/event_test.py"},
+    {"StackCloseV2", "while_test: it has no value"},
+    {"TopK", "TensorFlow makes no graph with it any more; the kernel is TopKV2's"},
+};
+// "op attribute dtype" for which TensorFlow has a kernel that gives no result to compare.
+const std::set<std::string> kRefused = {
+    "ArgMax Tidx int16",                   // Read as four bytes there.
+    "Round T int32",     "Round T int64",  // All become 0 there.
+    "Tile T uint16",     "ToBool T float16", "ToBool T bfloat16", "ToBool T uint16",
+    "ToBool T uint32",   "ToBool T uint64",  "Where T float16"};
+
+// The dtypes that cases can hold.
+const std::set<DType>& Comparable() {
+  static const std::set<DType>* const types = [] {
+    auto* t = new std::set<DType>(kGpuTypes.begin(), kGpuTypes.end());
+    t->insert(DType::kString);
+    return t;
+  }();
+  return *types;
+}
+
+// For each op the dtypes that TensorFlow's CPU kernels take, by attribute; none named: any.
+std::map<std::string, std::map<std::string, std::set<DType>>> TensorFlowDtypes() {
+  std::map<std::string, std::map<std::string, std::set<DType>>> all;
+  std::ifstream in("tests/testdata/op_cases/kernel_dtypes.txt");
+  for (std::string line; std::getline(in, line);) {
+    const std::vector<std::string> parts = absl::StrSplit(line, '\t');
+    auto& attrs = all[parts[0]];
+    for (size_t i = 1; i < parts.size(); ++i) {
+      const std::vector<std::string> attr = absl::StrSplit(parts[i], '=');
+      if (attr.size() != 2) continue;
+      for (absl::string_view t : absl::StrSplit(attr[1], ',')) {
+        attrs[attr[0]].insert(DTypeFromName(t));
+      }
+    }
+  }
+  return all;
+}
+
+// Every op with a CPU kernel has cases beside TensorFlow, for every dtype that both have.
+TEST(KernelCasesTest, EveryOpAndDtype) {
+  Seen seen;
+  for (const char* folder : {"op_cases/", "philox/"}) {
+    for (const auto& f :
+         std::filesystem::directory_iterator(absl::StrCat("tests/testdata/", folder))) {
+      if (f.path().extension() != ".pb" || f.path().stem() == "gradients") continue;
+      NoteFile(folder + f.path().filename().string(), &seen);
+    }
+  }
+  const auto tensorflow = TensorFlowDtypes();
+  int pairs = 0;
+  for (const OpInfo* op : AllOps()) {
+    const std::string& name = op->def.name();
+    const std::vector<const KernelDef*> kernels = KernelsOf(name, DeviceType::kCpu);
+    if (kernels.empty() || kElsewhere.count(name) > 0) continue;
+    EXPECT_EQ(seen.count(name), 1) << "there is no case of " << name;
+    for (const proto::OpDef::AttrDef& attr : op->def.attr()) {
+      if (attr.type() != "type" && attr.type() != "list(type)") continue;
+      for (DType t : Comparable()) {
+        const bool here = Allowed(*op, attr.name(), t) &&
+                          std::any_of(kernels.begin(), kernels.end(), [&](const KernelDef* kernel) {
+                            for (const auto& [of, types] : kernel->types) {
+                              if (of == attr.name())
+                                return std::count(types.begin(), types.end(), t) > 0;
+                            }
+                            return true;
+                          });
+        bool there = true;
+        if (const auto of_op = tensorflow.find(name); of_op != tensorflow.end()) {
+          const auto of = of_op->second.find(attr.name());
+          there = of == of_op->second.end() || of->second.count(t) > 0;
+        }
+        if (!here || !there) continue;
+        const std::string what = absl::StrCat(name, " ", attr.name(), " ", DTypeName(t));
+        if (kRefused.count(what) > 0) continue;
+        ++pairs;
+        EXPECT_EQ(seen[name][attr.name()].count(t), 1) << "there is no case of " << what;
+      }
+    }
+  }
+  EXPECT_GT(pairs, 2000);
+}
+#endif
 
 }  // namespace
 }  // namespace ferry

@@ -99,6 +99,76 @@ def elementwise(f):
         gradient_case(f, "Cast_%s_%s" % (s, d), "Cast", [fl([4], dtype=s)], DstT=TF_DTYPE[d])
 
 
+def special_functions(f):
+    domains = [("Tan", -1, 1), ("Sinh", -2, 2), ("Cosh", -2, 2), ("Asin", -0.9, 0.9),
+               ("Acos", -0.9, 0.9), ("Atan", -3, 3), ("Asinh", -3, 3), ("Acosh", 1.2, 4),
+               ("Atanh", -0.8, 0.8), ("Lgamma", 0.5, 5), ("Digamma", 0.5, 5), ("Erfc", -2, 2),
+               ("Erfinv", -0.8, 0.8), ("Ndtri", 0.1, 0.9)]
+    for op, lo, hi in domains:
+        gradient_case(f, op + "_float", op, [fl([2, 3], lo=lo, hi=hi)], tol=64)
+        gradient_case(f, op + "_double", op, [fl([3], lo=lo, hi=hi, dtype="double")], tol=256)
+    for op in ["Atan2", "Xdivy", "Xlogy", "Xlog1py"]:
+        for i, (a, b) in enumerate([([2, 3], [2, 3]), ([2, 3], [3]), ([], [2, 2]), ([0], [1])]):
+            gradient_case(f, "%s_%d" % (op, i), op, [fl(a, 1), fl(b, 2, 0.4, 3)])
+        gradient_case(f, op + "_zero", op, [arr([0, 1, 0], "float"), arr([1, 2, 3], "float")])
+    for op in ["Polygamma", "Zeta"]:
+        gradient_case(f, op + "_0", op, [arr([[2], [3]], "float"), fl([2, 3], 2, 0.5, 4)], tol=256)
+
+
+def diagonals(f):
+    k = lambda *v: arr(v[0] if len(v) == 1 else v, "int32")  # noqa: E731
+    pad = arr(7, "float")
+    gradient_case(f, "MatrixBandPart_0", "MatrixBandPart",
+                  [fl([2, 3, 4]), arr(1, "int64"), arr(-1, "int64")])
+    gradient_case(f, "Diag_0", "Diag", [fl([2, 3])])
+    gradient_case(f, "DiagPart_0", "DiagPart", [fl([2, 3, 2, 3])])
+    gradient_case(f, "MatrixDiag_0", "MatrixDiag", [fl([2, 3])])
+    gradient_case(f, "MatrixDiagPart_0", "MatrixDiagPart", [fl([2, 3, 4])])
+    gradient_case(f, "MatrixDiagPart_1", "MatrixDiagPart", [fl([3, 3])])
+    gradient_case(f, "MatrixSetDiag_0", "MatrixSetDiag", [fl([2, 3, 4]), fl([2, 3], 2)])
+    for v in ["V2", "V3"]:
+        aligns = [{}] if v == "V2" else [dict(align="LEFT_RIGHT"), dict(align="RIGHT_RIGHT")]
+        # TensorFlow's gradients of V2 align the diagonals as V3 does, so theirs are of one length.
+        low, high = (0, 0) if v == "V2" else (-1, 1)
+        packed = [2, 3] if v == "V2" else [2, 3, 3]
+        for i, attrs in enumerate(aligns):
+            gradient_case(f, "MatrixDiag%s_%d" % (v, i), "MatrixDiag" + v,
+                          [fl(packed), k(low, high), k(4), k(-1), pad], **attrs)
+            gradient_case(f, "MatrixDiagPart%s_%d" % (v, i), "MatrixDiagPart" + v,
+                          [fl([2, 3, 4]), k(low, 2 * high), pad], **attrs)
+            gradient_case(f, "MatrixSetDiag%s_%d" % (v, i), "MatrixSetDiag" + v,
+                          [fl([3, 4]), fl([2, 3], 2), k(0, 1)], **attrs)
+
+
+def beyond_edges(f):
+    for mode in ["REFLECT", "SYMMETRIC"]:
+        pads = arr([[1, 2], [0, 1]], "int32")
+        gradient_case(f, "MirrorPad_" + mode, "MirrorPad", [fl([3, 2]), pads], mode=mode)
+        gradient_case(f, "MirrorPadGrad_" + mode, "MirrorPadGrad", [fl([6, 3]), pads], mode=mode)
+    gradient_case(f, "Roll_0", "Roll", [fl([3, 4]), arr([1, -6], "int32"), arr([0, 1], "int32")])
+    gradient_case(f, "Roll_1", "Roll", [fl([3, 4]), arr(2, "int64"), arr(-1, "int32")])
+    for exclusive in [False, True]:
+        for reverse in [False, True]:
+            for op in ["Cumsum", "Cumprod"]:
+                gradient_case(f, "%s_%d%d" % (op, exclusive, reverse), op,
+                              [fl([2, 4], 5), arr(1, "int32")], exclusive=exclusive,
+                              reverse=reverse)
+    gradient_case(f, "Cumprod_zero", "Cumprod", [arr([2, 0, 3], "float"), arr(0, "int32")])
+    for i, (shape, n) in enumerate([([5], 2), ([2, 3], 3), ([2, 2, 4], 1), ([3, 2], 0)]):
+        gradient_case(f, "TopKV2_%d" % i, "TopKV2", [fl(shape, i + 3), arr(n, "int32")])
+    gradient_case(f, "AccumulateNV2_0", "AccumulateNV2", [fl([2]), fl([2], 2)],
+                  shape=tf.TensorShape([2]))
+    at = arr([[0, 1], [2, 0]], "int32")
+    shape = arr([3, 2], "int32")
+    gradient_case(f, "SparseToDense_0", "SparseToDense", [at, shape, fl([2]), arr(1, "float")])
+    for i, attrs in enumerate([{}, dict(align_corners=True), dict(half_pixel_centers=True)]):
+        for op in ["ResizeBilinear", "ResizeNearestNeighbor"]:
+            gradient_case(f, "%s_%d" % (op, i), op, [fl([2, 3, 2, 2]), arr([4, 5], "int32")],
+                          **attrs)
+            gradient_case(f, "%s_small_%d" % (op, i), op, [fl([1, 4, 5, 1]), arr([2, 3], "int32")],
+                          **attrs)
+
+
 def reductions(f):
     for op in ["Sum", "Mean", "Max", "Min", "Prod"]:
         for i, (s, axes, keep) in enumerate([([2, 3], [0], False), ([2, 3], [1], False),
@@ -308,6 +378,9 @@ def normalizations(f):
 def main():
     f = CaseFile("op_cases/gradients.pb")
     elementwise(f)
+    special_functions(f)
+    diagonals(f)
+    beyond_edges(f)
     reductions(f)
     matrices(f)
     shaping(f)
