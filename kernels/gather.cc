@@ -373,12 +373,16 @@ class GatherNdKernel : public Kernel {
     }
     const auto prefix = indices.shape().dims().subspan(0, static_cast<size_t>(indices.rank() - 1));
     const auto slice = params.shape().dims().subspan(static_cast<size_t>(depth));
+    const int64_t inner = Product(slice), n = Product(prefix);
+    if (n > 0 && params.num_elements() == 0) {
+      return InvalidArgument("Requested more than 0 entries, but params is empty.  Params shape: ",
+                             params.shape().DebugString());
+    }
     Ints dims(prefix.begin(), prefix.end());
     Append(&dims, slice);
     FERRY_ASSIGN_OR_RETURN(TensorShape shape, TensorShape::Make(dims));
     FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, shape));
     if (out->num_elements() == 0) return absl::OkStatus();
-    const int64_t inner = Product(slice), n = Product(prefix);
     if (c->gpu()) {
       const auto sizes = params.shape().dims();
       return GatherOnGpu(

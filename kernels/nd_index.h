@@ -62,7 +62,21 @@ struct NdUpdates {
 };
 inline absl::StatusOr<NdUpdates> CheckNdUpdates(const Tensor& indices, const Tensor& updates,
                                                 const TensorShape& shape) {
-  if (indices.rank() < 1) return InvalidArgument("indices must be at least a vector");
+  // What a vector would mean, one index or one a row, differs between TensorFlow's own checks.
+  if (indices.rank() < 2) {
+    return InvalidArgument("indices must be at least a matrix, with an index a row; found shape ",
+                           indices.shape().DebugString());
+  }
+  if (updates.rank() < 1) {
+    return InvalidArgument("updates must have rank at least one, found a scalar");
+  }
+  const bool none = indices.num_elements() == 0, nothing = updates.num_elements() == 0;
+  if ((none || nothing || shape.num_elements() == 0) && !(none && nothing)) {
+    return InvalidArgument("Indices and updates specified for empty output.  indices shape: ",
+                           indices.shape().DebugString(),
+                           ", updates shape: ", updates.shape().DebugString(),
+                           ", output: ", shape.DebugString());
+  }
   const int64_t depth = indices.dim(indices.rank() - 1);
   if (depth > shape.rank()) {
     return InvalidArgument("index innermost dimension length must be <= rank of shape; saw: ",

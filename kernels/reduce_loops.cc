@@ -302,6 +302,10 @@ absl::Status ReduceWith(KernelContext* c, bool mean, absl::Span<const int64_t> s
     }
   } else if constexpr (!kSame) {
     for (int64_t i = 0; i < outputs; ++i) out[i] = static_cast<T>(result[i]);
+    // Of nothing: the least and greatest values of Acc aren't those of T.
+    if constexpr (std::is_integral_v<T>) {
+      if (count == 0) std::fill_n(out, outputs, Op::template Identity<T>());
+    }
   }
   return absl::OkStatus();
 }

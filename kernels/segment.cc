@@ -80,7 +80,8 @@ class UnsortedSegmentKernel : public Kernel {
     dims.insert(dims.end(), d.begin() + static_cast<int64_t>(k.size()), d.end());
     FERRY_ASSIGN_OR_RETURN(TensorShape shape, TensorShape::Make(dims));
     const int64_t n = ids.num_elements();
-    for (int64_t i = 0; i < n && !c->gpu(); ++i) {
+    // Without elements it doesn't matter where they would go.
+    for (int64_t i = 0; i < n && data.num_elements() > 0 && !c->gpu(); ++i) {
       if (IntAt(ids, i) >= segments) {
         return InvalidArgument(ElementName("segment_ids", ids.shape(), i), " = ", IntAt(ids, i),
                                " is out of range [0, ", segments, ")");
