@@ -119,10 +119,30 @@ FERRY_OP("PlaceholderV2")
 // ---- Identity and its kin ----
 
 class IdentityKernel : public Kernel {
+ public:
   absl::Status Compute(KernelContext* c) const override {
     c->ForwardInput(0, 0);
     return absl::OkStatus();
   }
+};
+
+// PlaceholderWithDefault.
+class DefaultKernel : public IdentityKernel {
+ public:
+  absl::Status Init(const KernelConstruction& c) override {
+    FERRY_ASSIGN_OR_RETURN(shape_, c.Attr<PartialShape>("shape"));
+    return absl::OkStatus();
+  }
+  absl::Status Compute(KernelContext* c) const override {
+    if (c->variable(0) == nullptr && !shape_.CompatibleWith(c->input(0).shape())) {
+      return InvalidArgument("the default has shape ", c->input(0).shape().DebugString(),
+                             ", which doesn't fit the shape ", shape_.DebugString());
+    }
+    return IdentityKernel::Compute(c);
+  }
+
+ private:
+  PartialShape shape_;
 };
 
 // Its outputs own their memory: only one output of a node may alias an input.
@@ -212,7 +232,7 @@ FERRY_OP("RefIdentity")
     RegisterPassing<IdentityKernel>("Identity", "T") &&
     RegisterPassing<IdentityKernel>("StopGradient", "T") &&
     RegisterPassing<IdentityKernel>("PreventGradient", "T") &&
-    RegisterPassing<IdentityKernel>("PlaceholderWithDefault", "dtype") &&
+    RegisterPassing<DefaultKernel>("PlaceholderWithDefault", "dtype") &&
     RegisterPassing<IdentityNKernel>("IdentityN", "T") &&
     RegisterPassing<RefIdentityKernel>("RefIdentity", "T");
 

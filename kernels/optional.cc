@@ -58,6 +58,7 @@ class OptionalHasValueKernel : public Kernel {
 class OptionalGetValueKernel : public Kernel {
   absl::Status Init(const KernelConstruction& c) override {
     types_ = c.output_types();
+    FERRY_ASSIGN_OR_RETURN(shapes_, c.Attr<std::vector<PartialShape>>("output_shapes"));
     return absl::OkStatus();
   }
   absl::Status Compute(KernelContext* c) const override {
@@ -75,11 +76,19 @@ class OptionalGetValueKernel : public Kernel {
                                i, ". Expected: ", DTypeWord(types_[i]),
                                ", actual: ", DTypeWord(type), ".");
       }
+      if (!value.variable && i < shapes_.size() &&
+          !shapes_[i].CompatibleWith(value.tensor.shape())) {
+        return InvalidArgument(
+            "The given optional does not match the expected shape for component ", i,
+            ". Expected: ", shapes_[i].DebugString(),
+            ", actual: ", value.tensor.shape().DebugString(), ".");
+      }
       GiveOutput(c, static_cast<int>(i), value);
     }
     return absl::OkStatus();
   }
   std::vector<DType> types_;
+  std::vector<PartialShape> shapes_;
 };
 
 FERRY_OP("OptionalFromValue")

@@ -16,14 +16,20 @@ using AccOf =
 // Infinity, where there is one.
 template <typename A>
 __device__ A Greatest() {
-  if constexpr (std::is_same_v<A, float>) return __int_as_float(0x7f800000);
-  if constexpr (std::is_same_v<A, double>) return __longlong_as_double(0x7ff0000000000000);
-  if constexpr (std::is_same_v<A, int64_t>) return INT64_MAX;
+  if constexpr (std::is_same_v<A, float>) {
+    return __int_as_float(0x7f800000);
+  } else if constexpr (std::is_same_v<A, double>) {
+    return __longlong_as_double(0x7ff0000000000000);
+  } else {
+    static_assert(std::is_integral_v<A>);
+    const int bits = 8 * static_cast<int>(sizeof(A)) - (std::is_signed_v<A> ? 1 : 0);
+    return static_cast<A>(~uint64_t{0} >> (64 - bits));
+  }
 }
 template <typename A>
 __device__ A Least() {
-  if constexpr (std::is_same_v<A, int64_t>) {
-    return INT64_MIN;
+  if constexpr (std::is_integral_v<A>) {
+    return std::is_signed_v<A> ? static_cast<A>(-Greatest<A>() - 1) : A(0);
   } else {
     return -Greatest<A>();
   }
@@ -85,7 +91,9 @@ struct ProductOf : ReductionOf<T> {
 template <typename T>
 struct MaxOf : ReductionOf<T> {
   using Acc = AccOf<T>;
-  __device__ static Acc Identity() { return Least<Acc>(); }
+  // What Max of nothing is: an integer of type T.
+  using Of = std::conditional_t<std::is_integral_v<T>, T, Acc>;
+  __device__ static Acc Identity() { return static_cast<Acc>(Least<Of>()); }
   __device__ static Acc Combine(Acc x, Acc y) {
     const Acc most = x > y ? x : y;
     return x != x ? x : most;
@@ -94,7 +102,8 @@ struct MaxOf : ReductionOf<T> {
 template <typename T>
 struct MinOf : ReductionOf<T> {
   using Acc = AccOf<T>;
-  __device__ static Acc Identity() { return Greatest<Acc>(); }
+  using Of = std::conditional_t<std::is_integral_v<T>, T, Acc>;
+  __device__ static Acc Identity() { return static_cast<Acc>(Greatest<Of>()); }
   __device__ static Acc Combine(Acc x, Acc y) {
     const Acc least = x < y ? x : y;
     return x != x ? x : least;
