@@ -153,6 +153,13 @@ struct TruncateDivF {
     return std::trunc(x / y);
   }
 };
+// Of 16-bit floats the quotient is rounded to one before it loses its fraction: 2.996 becomes 3.
+template <typename Narrow, typename F>
+struct OfNarrowQuotient {
+  static float Apply(float x, float y) {
+    return F::Apply(static_cast<float>(static_cast<Narrow>(x / y)), 1.0f);
+  }
+};
 struct FloorModF {
   template <typename T>
   static T Apply(T x, T y) {
@@ -225,9 +232,13 @@ constexpr char kZero[] = "Integer division by zero";
 const bool registered =
     RegisterBinary<DivF>(FloatTypes(), "RealDiv") && RegisterBinary<DivF>(FloatTypes(), "Div") &&
     RegisterChecked<IntDivF>(IntTypes(), "Div", kZero) &&
-    RegisterBinary<FloorDivF>(FloatTypes(), "FloorDiv") &&
+    RegisterBinary<FloorDivF>(Types<float, double>(), "FloorDiv") &&
+    RegisterBinary<OfNarrowQuotient<half, FloorDivF>>(Types<half>(), "FloorDiv") &&
+    RegisterBinary<OfNarrowQuotient<bfloat16, FloorDivF>>(Types<bfloat16>(), "FloorDiv") &&
     RegisterChecked<IntFloorDivF>(IntTypes(), "FloorDiv", kZero) &&
-    RegisterBinary<TruncateDivF>(FloatTypes(), "TruncateDiv") &&
+    RegisterBinary<TruncateDivF>(Types<float, double>(), "TruncateDiv") &&
+    RegisterBinary<OfNarrowQuotient<half, TruncateDivF>>(Types<half>(), "TruncateDiv") &&
+    RegisterBinary<OfNarrowQuotient<bfloat16, TruncateDivF>>(Types<bfloat16>(), "TruncateDiv") &&
     RegisterChecked<IntDivF>(IntTypes(), "TruncateDiv", kZero) &&
     RegisterBinary<FloorModF>(FloatTypes(), "FloorMod", kCostlyGrain) &&
     RegisterChecked<IntFloorModF>(IntTypes(), "FloorMod", kZero) &&

@@ -37,6 +37,14 @@ struct TruncateDivF {
     return trunc(x / y);
   }
 };
+// Of 16-bit floats the quotient is rounded to one before it loses its fraction: 2.996 becomes 3.
+template <typename Small, typename F>
+struct OfNarrowQuotient {
+  template <typename T>
+  __device__ static T Apply(T x, T y) {
+    return F::Apply(Widen(Narrow<Small>(x / y)), T(1));
+  }
+};
 struct FloorModF {
   template <typename T>
   __device__ static T Apply(T x, T y) {
@@ -54,8 +62,12 @@ struct TruncateModF {
 [[maybe_unused]] const bool registered =
     RegisterBinary<DivF, FERRY_GPU_FLOATS>("RealDiv") &&
     RegisterBinary<DivF, FERRY_GPU_FLOATS>("Div") &&
-    RegisterBinary<FloorDivF, FERRY_GPU_FLOATS>("FloorDiv") &&
-    RegisterBinary<TruncateDivF, FERRY_GPU_FLOATS>("TruncateDiv") &&
+    RegisterBinary<FloorDivF, float, double>("FloorDiv") &&
+    RegisterBinary<OfNarrowQuotient<half, FloorDivF>, half>("FloorDiv") &&
+    RegisterBinary<OfNarrowQuotient<bfloat16, FloorDivF>, bfloat16>("FloorDiv") &&
+    RegisterBinary<TruncateDivF, float, double>("TruncateDiv") &&
+    RegisterBinary<OfNarrowQuotient<half, TruncateDivF>, half>("TruncateDiv") &&
+    RegisterBinary<OfNarrowQuotient<bfloat16, TruncateDivF>, bfloat16>("TruncateDiv") &&
     RegisterBinary<FloorModF, FERRY_GPU_FLOATS>("FloorMod") &&
     RegisterBinary<TruncateModF, float, double>("Mod") &&
     RegisterBinary<TruncateModF, float, double>("TruncateMod") &&

@@ -511,7 +511,13 @@ class SplitVKernel : public Kernel {
     }
     FERRY_ASSIGN_OR_RETURN(int64_t axis, c->InputAsInt(2));
     FERRY_ASSIGN_OR_RETURN(axis, SplitAxis(axis, in.rank()));
-    FERRY_RETURN_IF_ERROR(ResolveSplitSizes(in.dim(static_cast<int>(axis)), &sizes));
+    const int64_t size = in.dim(static_cast<int>(axis));
+    if (sizes.size() == 1 && sizes[0] != size) {  // Not even -1 will do.
+      return InvalidArgument(
+          "If there is only one output, it must have the same size as the input. Input size: ",
+          size, ", output size: ", sizes[0]);
+    }
+    FERRY_RETURN_IF_ERROR(ResolveSplitSizes(size, &sizes));
     return SplitInto(c, in, axis, sizes);
   }
 };

@@ -208,6 +208,115 @@ TEST(PlanPreparationTest, KeepsOrders) {
   }
 }
 
+// Constants that are there for an order, on a branch, or fed in this Run.
+TEST(PlanPreparationTest, KeepsConstantsThatDoMore) {
+  Graph graph;
+  Scope root(&graph);
+  const Output x = ops::Placeholder(root, DType::kFloat, {2});
+  const Output p = ops::Placeholder(root, DType::kBool, PartialShape::Scalar());
+  const Output v = ops::VariableV2(root.WithOpName("v"), {}, DType::kFloat);
+  Node* const init = ops::Assign(root, v, ops::Const<float>(root, 1)).node;
+  const Scope later =
+      root.WithControlDependencies({ops::AssignAdd(root, v, ops::Const<float>(root, 10)).node});
+  const Output ordered[] = {ops::Mul(root, x, ops::Const<float>(later, 1)),
+                            ops::Sub(root, x, ops::Const<float>(later, 0)),
+                            ops::Reshape(root, x, ops::ConstVector<int32_t>(later, {2})),
+                            ops::Shape(root, ops::Identity(later, x))};
+  const auto sides = ops::Switch(root, p, p);
+  const Output on = ops::Identity(root, sides.output_true);
+  const Output off = ops::Identity(root, sides.output_false);
+  const Output merged =
+      ops::Merge(root,
+                 {ops::Mul(root, x, ops::Const<float>(root.WithControlDependencies({off.node}), 1)),
+                  ops::Mul(root, x, ops::Const<float>(root.WithControlDependencies({on.node}), 2))})
+          .output;
+  const Output one = ops::Const<float>(root, 1);
+  const Output times_one = ops::Mul(root, x, one);
+  const Output dims = ops::ConstVector<int32_t>(root, {2, 3});
+  const Output filled = ops::Fill(root, dims, one);
+  const Output shape = ops::Shape(root, filled);
+  ASSERT_TRUE(root.ok()) << root.status();
+  Session session(&graph, OnCpu());
+  const Tensor fed = Tensor::Of<float>({3, 4});
+  std::vector<Tensor> out;
+  for (const Output& o : ordered) {
+    ASSERT_TRUE(session.Run({}, {}, {init->name()}, nullptr).ok());
+    ASSERT_TRUE(session.Run({{x.name(), fed}}, {o.name()}, {}, &out).ok());
+    ASSERT_TRUE(session.Run({}, {"v"}, {}, &out).ok());
+    EXPECT_EQ(out[0].scalar<float>(), 11) << o.name();
+  }
+  for (const bool taken : {false, true}) {
+    ASSERT_TRUE(session
+                    .Run({{x.name(), fed}, {p.name(), Tensor::Scalar<bool>(taken)}},
+                         {merged.name()}, {}, &out)
+                    .ok());
+    EXPECT_EQ(out[0].data<float>()[1], taken ? 8 : 4);
+  }
+  ASSERT_TRUE(session
+                  .Run({{x.name(), fed}, {one.name(), Tensor::Scalar<float>(5)}},
+                       {times_one.name()}, {}, &out)
+                  .ok());
+  EXPECT_EQ(out[0].data<float>()[1], 20);
+  ASSERT_TRUE(
+      session.Run({{dims.name(), Tensor::Of<int32_t>({4, 5})}}, {shape.name()}, {}, &out).ok());
+  EXPECT_EQ(out[0].data<int32_t>()[0], 4);
+}
+
+TEST(PlanPreparationTest, LeavesVariablesToTheirOwn) {
+  Graph graph;
+  Scope root(&graph);
+  const Output v = ops::VariableV2(root.WithOpName("v"), {2}, DType::kFloat);
+  const Output ones = ops::Const(root, Tensor::Of<float>({1, 1}));
+  Node* const init = ops::Assign(root, v, ones).node;
+  // A product with 1 is a copy, even of what is written later.
+  const Output copy = ops::Mul(root, ops::Identity(root, v), ops::Const<float>(root, 1));
+  const Output updated = ops::AssignAdd(root, v, copy);
+  const Output raw = One(root, "Mul", {One(root, "AddV2", {v, ones}), v});
+  ASSERT_TRUE(root.ok()) << root.status();
+  Session session(&graph, OnCpu());
+  std::vector<Tensor> out;
+  const absl::Status status = session.Run({}, {raw.name()}, {}, &out);
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
+  ASSERT_TRUE(session.Run({}, {}, {init->name()}, nullptr).ok());
+  ASSERT_TRUE(session.Run({}, {copy.name(), updated.name()}, {}, &out).ok());
+  EXPECT_EQ(out[0].data<float>()[0], 1);
+  EXPECT_EQ(out[1].data<float>()[0], 2);
+  ASSERT_TRUE(session.Run({}, {raw.name()}, {}, &out).ok());
+  EXPECT_EQ(out[0].data<float>()[1], 6);
+}
+
+TEST(PlanPreparationTest, LoopsMayHaveIdentitiesAnywhere) {
+  Graph graph;
+  Scope root(&graph);
+  const auto enter = NodeBuilder(root, "Enter")
+                         .Input(ops::Const<float>(root, 1))
+                         .Attr("frame_name", std::string("f"))
+                         .BuildOutput();
+  const Output before = ops::Identity(root, enter);
+  const Output merge =
+      NodeBuilder(root, "Merge").Input(std::vector<Output>{before, before}).BuildOutput();
+  const Output limit = NodeBuilder(root, "Enter")
+                           .Input(ops::Const<float>(root, 100))
+                           .Attr("frame_name", std::string("f"))
+                           .Attr("is_constant", true)
+                           .BuildOutput();
+  const Output go_on = One(root, "LoopCond", {ops::Less(root, merge, limit)});
+  const auto sides = ops::Switch(root, merge, go_on);
+  const Output inside = ops::Identity(root.WithOpName("inside"), sides.output_true);
+  const Output next = One(root, "NextIteration", {ops::AddV2(root, inside, inside)});
+  ASSERT_TRUE(root.graph()->UpdateInput(merge.node, 1, next).ok());
+  const Output exit = One(root, "Exit", {sides.output_false});
+  ASSERT_TRUE(root.ok()) << root.status();
+  Session session(&graph, OnCpu());
+  std::vector<Tensor> out;
+  const absl::Status run = session.Run({}, {exit.name()}, {}, &out);
+  ASSERT_TRUE(run.ok()) << run;
+  EXPECT_EQ(out[0].scalar<float>(), 128);
+  const absl::Status status = session.Run({}, {exit.name(), inside.name()}, {}, &out);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("'inside'"));
+}
+
 TEST(PlanPreparationTest, ComputesElementWiseNodesTogether) {
   World w;
   const Output row = ops::Const(w.root, Tensor::Of<float>(std::vector<float>{1, 2, 3, 4}, {4}));
@@ -227,6 +336,25 @@ TEST(PlanPreparationTest, ComputesElementWiseNodesTogether) {
   for (int i = 0; i < 4; ++i) fed.data<float>()[i] = 0;
   ASSERT_TRUE(session.Run({{middle.name(), fed}}, {y.name()}, {}, &out).ok());
   EXPECT_EQ(out[0].data<float>()[2], 0.5f);
+  // Rows of two lengths.
+  {
+    Graph graph;
+    Scope root(&graph);
+    const Output a = ops::Placeholder(root, DType::kFloat, {kUnknown, 2, 3});
+    const Output b = ops::Const(root, Tensor::Of<float>({0, 1, 2, 3, 4, 5}, {2, 3}));
+    const Output c = ops::Const(root, Tensor::Of<float>({1, 1, 1}, {3}));
+    const Output d = ops::Mul(root, ops::AddV2(root, a, b), c);
+    Session rows(&graph, OnCpu());
+    for (const int64_t n : {1, 2}) {
+      Tensor zeros = *Tensor::Allocate(DType::kFloat, {n, 2, 3});
+      std::fill_n(zeros.data<float>(), zeros.num_elements(), 0.0f);
+      std::vector<Tensor> sums;
+      ASSERT_TRUE(rows.Run({{a.name(), zeros}}, {d.name()}, {}, &sums).ok());
+      for (int64_t i = 0; i < 6 * n; ++i) {
+        EXPECT_EQ(sums[0].data<float>()[i], static_cast<float>(i % 6));
+      }
+    }
+  }
   // An error in a tree names its last node.
   const Output other = ops::Placeholder(w.root.WithOpName("other"), DType::kFloat, {kUnknown, 4});
   const Output sum = ops::Neg(w.root.WithOpName("tip"), ops::AddV2(w.root, w.x, other));

@@ -106,12 +106,14 @@ absl::Status FusedKernel::Compute(KernelContext* c) const {
   };
   absl::InlinedVector<Input, 8> inputs;
   int64_t row = shape->num_elements();  // Elements after which what walks by rows starts again.
+  bool rows = false;
   for (int i = 0; i < c->num_inputs(); ++i) {
     const Tensor& t = c->input(i);
     const Walk walk = WalkOf(t.shape(), *shape);
     if (walk == Walk::kOther) return ComputeEach(c);
     if (walk == Walk::kRows) {
-      if (row != shape->num_elements() && row != t.num_elements()) return ComputeEach(c);
+      if (rows && row != t.num_elements()) return ComputeEach(c);
+      rows = true;
       row = t.num_elements();
     }
     inputs.push_back({static_cast<const char*>(t.raw()), walk});

@@ -170,17 +170,20 @@ class PlanMaker {
     };
     FERRY_ASSIGN_OR_RETURN(Frames frames, Frames::Find(needed_, fed_, inputs));
     frames_ = std::make_shared<const Frames>(std::move(frames));
-    const auto outside = [&](absl::string_view role, const Node* n) -> absl::Status {
-      const int f = frames_->Of(n);
-      if (f == 0 || IsExit(n)) return absl::OkStatus();
+    // `made_by`: the node that is run for `n`.
+    const auto outside = [&](absl::string_view role, const Node* n,
+                             const Node* made_by) -> absl::Status {
+      const int f = frames_->Of(made_by);
+      if (f == 0 || IsExit(made_by)) return absl::OkStatus();
       return InvalidArgument(role, " '", n->name(), "' (", n->op(), ") lies within the loop '",
                              frames_->loop(f).name, "': it has a value in each iteration; ",
                              role, " an Exit of the loop");
     };
     for (const Output& o : plan_->signature_.fetches) {
-      if (!fed_.contains(o)) FERRY_RETURN_IF_ERROR(outside("fetch", o.node));
+      if (fed_.contains(o)) continue;
+      FERRY_RETURN_IF_ERROR(outside("fetch", o.node, rewiring_->of(o).node));
     }
-    for (const Node* n : plan_->signature_.targets) FERRY_RETURN_IF_ERROR(outside("target", n));
+    for (const Node* n : plan_->signature_.targets) FERRY_RETURN_IF_ERROR(outside("target", n, n));
     needed_.clear();
     const Frames::Loop& outermost = frames_->loop(0);
     needed_.insert(outermost.nodes.begin(), outermost.nodes.end());
@@ -339,7 +342,8 @@ class PlanMaker {
       const ElementLoop loop = (*kernel)->kernel->element_loop();
       if (loop.inputs != static_cast<int>(InputsOf(n).size())) continue;
       if (absl::c_all_of(InputsOf(n), [&](const Output& in) {
-            return FusedKernel::Fits(in.shape(), n->output_shape(0));
+            return !HoldsVariable(in.dtype()) &&
+                   FusedKernel::Fits(in.shape(), n->output_shape(0));
           })) {
         loops.emplace(n, loop);
       }
@@ -350,7 +354,7 @@ class PlanMaker {
       return it != loops.end() && !fed_.contains(o) && uses[o] == 1 && !fixed.contains(o.node) &&
              o.shape() == user->output_shape(0) && it->second.type == loops.at(user).type &&
              !(writes && absl::c_any_of(InputsOf(o.node), [&](const Output& in) {
-                 return MayLieInVariable(in);
+                 return Rewiring::MayLieInVariable(in);
                }));
     };
     absl::flat_hash_set<const Node*> joined;
@@ -405,22 +409,6 @@ class PlanMaker {
       fused_[root] = plan_->kernels_.back().get();
       edges_[root] = std::move(edges);
     }
-  }
-
-  // Whether the value may be the memory of a variable itself, as far as can be told from its maker;
-  // it may, when that takes long to find out.
-  static bool MayLieInVariable(Output o) {
-    for (int i = 0; i < kMostFollowed; ++i) {
-      const Node* n = o.node;
-      if (HoldsVariable(o.dtype()) || n->op() == "ReadVariableOp" || IsMerge(n) || IsEnter(n) ||
-          IsExit(n)) {
-        return true;
-      }
-      const int from = IsSwitch(n) ? 0 : n->info() ? n->info()->aliases_input : -1;
-      if (from < 0 || from >= n->num_inputs()) return false;
-      o = n->input(from);
-    }
-    return true;
   }
 
   // The Assigns of values that come from a RestoreV2, straight or through Identity and Reshape, and
@@ -974,8 +962,9 @@ class PlanMaker {
     if (Frames::ClosesLoop(n)) {
       FERRY_ASSIGN_OR_RETURN(const Plan::NodeKernel* kernel, lookup_(n));
       FERRY_ASSIGN_OR_RETURN(const Placement placed, PlacementOf(*n, *kernel));
-      const bool from_first = IsEnter(n->input(0).node);
-      const Output enter = n->input(from_first ? 0 : 1);
+      const std::vector<Output>& in = rewiring_->inputs(n);
+      const bool from_first = IsEnter(in[0].node);
+      const Output enter = in[from_first ? 0 : 1];
       Plan::Loop::Variable v;
       v.slot = NewSlot(BaseType(n->output_type(0)),
                        placed.outputs[0] == Where::kDevice ? kernel->gpu : nullptr, -1);
@@ -1000,7 +989,7 @@ class PlanMaker {
         invariants_.push_back(v.index);
       }
       loop_->variables.push_back(v);
-      next_of_.push_back(n->input(from_first ? 1 : 0));
+      next_of_.push_back(in[from_first ? 1 : 0]);
       return true;
     }
     if (IsNextIteration(n)) {

@@ -9,6 +9,7 @@
 #include "absl/algorithm/container.h"
 #include "absl/hash/hash.h"
 #include "absl/strings/match.h"
+#include "runtime/op/variable.h"
 
 namespace ferry {
 namespace {
@@ -91,26 +92,46 @@ std::optional<double> ScalarConstant(const Output& o) {
   }
 }
 
-// The input that the node's only output equals, or -1.
-int PassesUnchanged(const Node* n, const std::vector<Output>& in) {
+// The input that the node's only output equals, or -1. An operand that is dropped with the node must
+// be a constant in every Run, and nothing that runs on account of an order. `shapes`: whether static
+// shapes are to be believed.
+int PassesUnchanged(const Node* n, const std::vector<Output>& in,
+                    const absl::flat_hash_map<Output, int>& fed, bool shapes) {
   const std::string& op = n->op();
   if (op == "Identity" || op == "StopGradient" || op == "PreventGradient") return 0;
   if (op == "Cast") return in[0].dtype() == n->output_type(0) ? 0 : -1;
+  const auto can_drop = [&](const Output& o) {
+    return o.node->op() == "Const" && o.node->control_inputs().empty() && !fed.contains(o);
+  };
   if (op == "Reshape") {
     // Of another shape input only the kernel can tell that it is right.
-    return in[1].node->op() == "Const" && in[0].shape().fully_defined() &&
+    return shapes && can_drop(in[1]) && in[0].shape().fully_defined() &&
                    in[0].shape() == n->output_shape(0)
                ? 0
                : -1;
   }
-  const auto is = [&](size_t i, double value) {
-    const std::optional<double> v = ScalarConstant(in[i]);
+  // These copy: what they give doesn't change with a variable.
+  const auto leaves = [&](size_t kept, size_t dropped, double value) {
+    if (!can_drop(in[dropped]) || Rewiring::MayLieInVariable(in[kept])) return false;
+    const std::optional<double> v = ScalarConstant(in[dropped]);
     return v && *v == value;
   };
-  if (op == "Mul") return is(1, 1) ? 0 : is(0, 1) ? 1 : -1;
-  if (op == "RealDiv") return is(1, 1) ? 0 : -1;
-  if (op == "Sub") return is(1, 0) ? 0 : -1;
+  if (op == "Mul") return leaves(0, 1, 1) ? 0 : leaves(1, 0, 1) ? 1 : -1;
+  if (op == "RealDiv") return leaves(0, 1, 1) ? 0 : -1;
+  if (op == "Sub") return leaves(0, 1, 0) ? 0 : -1;
   return -1;
+}
+
+// Whether nothing but its values comes of running the node: no order, no state, no error that says
+// something of the values.
+bool IsQuiet(const Node* n, const absl::flat_hash_set<Node*>& needed) {
+  static const auto* reads = new absl::flat_hash_set<std::string>{
+      "Variable", "VariableV2", "VarHandleOp", "ReadVariableOp"};
+  if (n->info() == nullptr || (n->info()->def.is_stateful() && !reads->contains(n->op())) ||
+      n->op() == "CheckNumerics" || n->op() == "EnsureShape") {
+    return false;
+  }
+  return absl::c_none_of(n->control_inputs(), [&](Node* c) { return needed.contains(c); });
 }
 
 // What tells the shape of a tensor whose shape is static, or nothing.
@@ -219,6 +240,21 @@ class Expressions {
 
 }  // namespace
 
+bool Rewiring::MayLieInVariable(Output o) {
+  static const auto* unknown = new absl::flat_hash_set<std::string>{
+      "ReadVariableOp", "Merge", "Enter", "Exit", "RefMerge", "RefEnter", "RefExit"};
+  for (int i = 0; i < 100; ++i) {
+    const Node* n = o.node;
+    if (HoldsVariable(o.dtype()) || unknown->contains(n->op())) return true;
+    const int from = absl::EndsWith(n->op(), "Switch") ? 0
+                     : n->info() != nullptr            ? n->info()->aliases_input
+                                                       : -1;
+    if (from < 0 || from >= n->num_inputs()) return false;
+    o = n->input(from);
+  }
+  return true;
+}
+
 bool Rewiring::IsPure(const Node* n) {
   if (n->info() == nullptr || n->info()->def.is_stateful() || n->num_outputs() == 0) return false;
   for (const DType t : n->output_types()) {
@@ -257,10 +293,20 @@ Rewiring::Rewiring(absl::Span<const Output> fetches, absl::Span<Node* const> tar
            std::all_of(n->control_inputs().begin(), n->control_inputs().end(),
                        [&](const Node* c) { return !needed.contains(c) || alive.contains(c); });
   };
+  // Nodes that needn't run when nobody looks at their values.
+  absl::flat_hash_set<const Node*> quiet;
+  const auto is_quiet = [&](const Output& in) {
+    return fed.contains(in) || quiet.contains(in.node);
+  };
+  // What is fed for another node than a placeholder may have another shape than was inferred from
+  // that node's value.
+  const bool shapes = absl::c_all_of(
+      fed_nodes, [](const Node* n) { return absl::StartsWith(n->op(), "Placeholder"); });
   int64_t steady_bytes = 0;
   Expressions expressions;
   for (Node* n : InOrder(fetches, targets, fed, needed)) {
     if (is_alive(n)) alive.insert(n);
+    if (IsQuiet(n, needed) && absl::c_all_of(n->inputs(), is_quiet)) quiet.insert(n);
     if (!instead_.empty()) {
       std::vector<Output> taken;
       for (const Output& in : n->inputs()) taken.push_back(of(in));
@@ -281,13 +327,15 @@ Rewiring::Rewiring(absl::Span<const Output> fetches, absl::Span<Node* const> tar
     if (fixed.contains(n)) continue;
     const bool ordered = !n->control_inputs().empty();
     if (!ordered) {
-      const int same = PassesUnchanged(n, inputs(n));
+      const int same = PassesUnchanged(n, inputs(n), fed, shapes);
       if (same >= 0) {
         instead_[Output(n, 0)] = inputs(n)[static_cast<size_t>(same)];
         continue;
       }
       std::optional<std::vector<Tensor>> values;
-      if (alive.contains(n)) values = KnownShapes(n);
+      if (shapes && alive.contains(n) && absl::c_all_of(inputs(n), is_quiet)) {
+        values = KnownShapes(n);
+      }
       if (values) {
         known_[n] = *std::move(values);
         steady_.insert(n);

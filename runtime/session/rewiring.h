@@ -31,6 +31,9 @@ class Rewiring {
 
   // Whether the node's outputs follow from the values of its inputs alone.
   static bool IsPure(const Node* n);
+  // Whether the value may be the memory of a variable itself, as far as can be told from its maker;
+  // it may, when that takes long to find out.
+  static bool MayLieInVariable(Output o);
 
   // What stands for the output.
   Output of(const Output& o) const {
