@@ -370,5 +370,28 @@ TEST(MemoryPlanTest, RandomGraphsGiveWhatTheyGiveWithoutSharing) {
   }
 }
 
+// A kernel that writes where it will read again mustn't take the memory of one of two inputs that
+// are the same.
+TEST(MemoryPlanTest, WhatIsAnInputTwiceIsNotWrittenInPlace) {
+  Graph graph;
+  Scope root(&graph);
+  const Output x = ops::Placeholder(root, DType::kFloat, {2});
+  const Output own = ops::Neg(root, x);
+  const Output indices = ops::Const(root, Tensor::Of<int32_t>({1, 0}, {2, 1}));
+  const Output swapped = NodeBuilder(root, "TensorScatterUpdate")
+                             .Input(own)
+                             .Input(indices)
+                             .Input(ops::Identity(root, own))
+                             .BuildOutput();
+  ASSERT_TRUE(root.status().ok()) << root.status();
+  Session session(&graph);
+  std::vector<Tensor> out;
+  const absl::Status status =
+      session.Run({{x.name(), Tensor::Of<float>({3, 5})}}, {swapped.name()}, {}, &out);
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_EQ(out[0].data<float>()[0], -5);
+  EXPECT_EQ(out[0].data<float>()[1], -3);
+}
+
 }  // namespace
 }  // namespace ferry

@@ -1424,6 +1424,10 @@ class PlanMaker {
         if (k >= static_cast<int>(s.inputs.size()) || s.in_place.size() == 2) continue;
         const size_t c = static_cast<size_t>(Find(s.inputs[static_cast<size_t>(k)]));
         if (foreign_[c] || last_use_[c] != static_cast<int>(t)) continue;
+        // Of one that is an input twice, only element-wise kernels read each element before they
+        // write it.
+        const auto shares = [&](int in) { return Find(in) == static_cast<int>(c); };
+        if (absl::c_count_if(s.inputs, shares) > 1 && s.kernel->element_loop().inputs == 0) continue;
         s.in_place.push_back(k);
         if (k == 0 && OutputType(s, 0) == DType::kVariant) {
           s.input_ends = true;
