@@ -21,7 +21,7 @@ bool Fits(const CollectionDef& def, CollectionDef::KindCase kind) {
 }  // namespace
 
 bool HoldsVariableDefs(absl::string_view collection) {
-  static constexpr absl::string_view kNames[] = {
+  static const absl::string_view kNames[] = {  // No constexpr: ubsan looks at the pointers.
       kGlobalVariables,        kTrainableVariables, kLocalVariables,   kModelVariables,
       kMovingAverageVariables, kGlobalStep,         "metric_variables"};
   return std::find(std::begin(kNames), std::end(kNames), collection) != std::end(kNames);
