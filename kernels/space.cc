@@ -151,22 +151,23 @@ class SpaceBatchKernel : public Kernel {
       int64_t& dim = dims[i + 1];
       const int64_t size = blocks.sizes[i], before = blocks.before[i], after = blocks.after[i];
       int64_t around;
-      bool overflows = __builtin_add_overflow(before, after, &around);
+      if (__builtin_add_overflow(before, after, &around) ||
+          (to_batch_ ? __builtin_add_overflow(dim, around, &dim)
+                     : __builtin_mul_overflow(dim, size, &dim))) {
+        return InvalidArgument("dimension ", i + 1, " overflows");
+      }
       if (to_batch_) {
-        overflows |= __builtin_add_overflow(dim, around, &dim);
-        if (!overflows && dim % size != 0) {
+        if (dim % size != 0) {
           return InvalidArgument("padded_shape[", i, "]=", dim, " is not divisible by block_shape[",
                                  i, "]=", size);
         }
         dim /= size;
       } else {
-        overflows |= __builtin_mul_overflow(dim, size, &dim);
-        if (!overflows && dim < around) {
+        if (dim < around) {
           return InvalidArgument("cropped_shape[", i, "]=", dim - around, " must be non-negative");
         }
         dim -= around;
       }
-      if (overflows) return InvalidArgument("dimension ", i + 1, " overflows");
     }
     return TensorShape::Make(dims);
   }

@@ -61,8 +61,8 @@ absl::StatusOr<BufferRef> HostAllocator::Allocate(size_t bytes) {
   // Large blocks start at a huge page, and ask for such: fewer faults and TLB misses.
   constexpr size_t kHuge = size_t{2} << 20;
   const bool huge = total >= kHuge;
-  void* p = std::aligned_alloc(huge ? kHuge : kHostAlignment, total);
-  if (!p) {
+  void* p = nullptr;  // Unlike aligned_alloc, this takes sizes that are no multiples.
+  if (posix_memalign(&p, huge ? kHuge : kHostAlignment, total) != 0) {
     Unreserve(bytes);
     return ResourceExhausted("out of host memory: the system has no ", bytes, " bytes; ",
                              bytes_in_use(), " in use");
