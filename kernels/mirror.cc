@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/array.h"
+#include "kernels/elementwise.h"
 #include "kernels/types.h"
 #include "runtime/base/status.h"
 #include "runtime/graph/gradients.h"
@@ -148,7 +149,7 @@ class MirrorPadGradKernel : public Kernel {
     const T* from = dy.data<T>();
     T* to = out->data<T>();
     ForEachPlace(ReflectedPlaces(sizes, paddings, offset_), [=](int64_t i, int64_t other) {
-      to[other] = static_cast<T>(to[other] + from[i]);
+      to[other] = static_cast<T>(static_cast<Wrap<T>>(to[other]) + static_cast<Wrap<T>>(from[i]));
     });
     return absl::OkStatus();
   }
