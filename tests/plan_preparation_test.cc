@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
+#include "google/protobuf/text_format.h"
 #include "gtest/gtest.h"
 #include "runtime/graph/ops.h"
 #include "runtime/graph/variables.h"
@@ -19,6 +20,7 @@
 namespace ferry {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 constexpr int64_t kUnknown = PartialShape::kUnknown;
@@ -368,6 +370,26 @@ TEST(PlanPreparationTest, ComputesElementWiseNodesTogether) {
 
 // Random trees give the same bits whether they are computed together (only the root is fetched) or
 // node by node (each is), with shapes that are as promised and with such that broadcast.
+TEST(PlanPreparationTest, NamesWhatIsMissingBeforeNodesComputedTogether) {
+  proto::GraphDef def;
+  ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(R"(
+    node { name: "x" op: "Placeholder" attr { key: "dtype" value { type: DT_FLOAT } } }
+    node { name: "m" op: "NoSuchOp" input: "x" }
+    node { name: "a" op: "Add" input: "m" input: "m" attr { key: "T" value { type: DT_FLOAT } } }
+    node { name: "b" op: "Mul" input: "a" input: "m" attr { key: "T" value { type: DT_FLOAT } } }
+    node { name: "z" op: "NorThisOne" input: "b" }
+    node { name: "r" op: "Neg" input: "z" attr { key: "T" value { type: DT_FLOAT } } })",
+                                                            &def));
+  Graph graph;
+  ASSERT_TRUE(ImportGraphDef({}, def, &graph).ok());
+  CallableOptions signature;
+  signature.feeds = {"x:0"};
+  signature.fetches = {"r:0"};
+  const absl::Status s = Session(&graph, OnCpu()).MakeCallable(signature).status();
+  EXPECT_EQ(s.code(), absl::StatusCode::kUnimplemented) << s;
+  EXPECT_THAT(std::string(s.message()), AllOf(HasSubstr("NoSuchOp"), HasSubstr("NorThisOne")));
+}
+
 TEST(PlanPreparationTest, TreesGiveTheBitsOfTheirNodes) {
   const std::vector<std::string> unary = {"Neg",  "Exp",      "Tanh", "Sigmoid", "Square",
                                           "Relu", "Softplus", "Abs",  "Elu"};

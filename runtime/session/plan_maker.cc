@@ -763,12 +763,16 @@ class PlanMaker {
         FERRY_ASSIGN_OR_RETURN(const bool done, MadeWithoutKernel(n, &missing));
         if (done) continue;
       }
-      if (const std::vector<Tensor>* values = rewiring_->known(n)) {
+      const std::vector<Tensor>* const values = rewiring_->known(n);
+      const auto fused = fused_.find(n);
+      // Nothing is planned behind what is missing.
+      if (!missing.empty() && (values || fused != fused_.end())) continue;
+      if (values) {
         plan_->kernels_.push_back(std::make_unique<KnownValues>(*values));
         AddHostStep(n, plan_->kernels_.back().get()).once = true;
         continue;
       }
-      if (const auto fused = fused_.find(n); fused != fused_.end()) {
+      if (fused != fused_.end()) {
         AddFused(n, fused->second);
         continue;
       }
