@@ -1,6 +1,6 @@
 // Reductions of rows by segment: UnsortedSegmentSum, -Prod, -Max, -Min, whose ids may come in any
 // order; SegmentSum, -Mean, -Prod, -Max, -Min, whose ids increase; SparseSegmentSum, -Mean, -SqrtN,
-// which pick the rows by index first, and their gradients' ops.
+// which pick the rows by index first, and their gradients' ops: all rows, or only those picked.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -508,6 +508,48 @@ class SparseSegmentKernel : public Kernel {
   }
 };
 
+// Of the ops for gradients, which have an input for the number of rows: how many rows each segment
+// picks.
+absl::StatusOr<std::vector<int64_t>> CountPicked(const KernelContext& c) {
+  const Tensor &indices = c.input(1), &ids = c.input(2);
+  if (c.input(3).rank() != 0) {
+    return InvalidArgument("output_dim0 should be a scalar, not shape ",
+                           c.input(3).shape().DebugString());
+  }
+  FERRY_ASSIGN_OR_RETURN(const int64_t rows, c.InputAsInt(3));
+  if (rows < 0) return InvalidArgument("output_dim0 must not be negative, found ", rows);
+  const int64_t segments = c.input(0).dim(0);
+  std::vector<int64_t> counts(static_cast<size_t>(segments), 0);
+  for (int64_t i = 0; i < ids.num_elements(); ++i) {
+    const int64_t segment = IntAt(ids, i), at = IntAt(indices, i);
+    if (segment < 0 || segment >= segments) {
+      return InvalidArgument("Segment id ", segment, " out of range [0, ", segments, ")");
+    }
+    if (at < 0 || at >= rows) {
+      return InvalidArgument("Index ", at, " out of range [0, ", rows, ")");
+    }
+    ++counts[static_cast<size_t>(segment)];
+  }
+  return counts;
+}
+
+// Adds to row row_of(i) of `to` the row of `grad` that ids[i] names, divided by its scale.
+template <typename T, typename RowOf>
+void AddPicked(const Tensor& grad, const Tensor& ids, Scale scaled,
+               const std::vector<int64_t>& counts, int64_t inner, T* to, RowOf row_of) {
+  const T* const from = grad.data<T>();
+  using S = SumType<T>;
+  for (int64_t i = 0; i < ids.num_elements(); ++i) {
+    const int64_t segment = IntAt(ids, i);
+    const S scale = ScaleOf<S>(scaled, counts[static_cast<size_t>(segment)]);
+    T* const row = to + row_of(i) * inner;
+    for (int64_t k = 0; k < inner; ++k) {
+      row[k] = static_cast<T>(static_cast<S>(row[k]) +
+                              static_cast<S>(from[segment * inner + k]) / scale);
+    }
+  }
+}
+
 // Each row of the gradient, divided by its segment's scale, added to where the segment's rows were
 // taken from.
 template <typename T, Scale kScale>
@@ -517,25 +559,9 @@ class SparseSegmentGradKernel : public Kernel {
     const Tensor& indices = c->input(1);
     const Tensor& ids = c->input(2);
     FERRY_RETURN_IF_ERROR(CheckSparse(grad, indices, ids));
-    if (c->input(3).rank() != 0) {
-      return InvalidArgument("output_dim0 should be a scalar, not shape ",
-                             c->input(3).shape().DebugString());
-    }
+    FERRY_ASSIGN_OR_RETURN(const std::vector<int64_t> counts, CountPicked(*c));
     FERRY_ASSIGN_OR_RETURN(const int64_t rows, c->InputAsInt(3));
-    if (rows < 0) return InvalidArgument("output_dim0 must not be negative, found ", rows);
     const auto d = grad.shape().dims();
-    const int64_t n = ids.num_elements(), segments = d[0];
-    std::vector<int64_t> counts(static_cast<size_t>(segments), 0);
-    for (int64_t i = 0; i < n; ++i) {
-      const int64_t segment = IntAt(ids, i), at = IntAt(indices, i);
-      if (segment < 0 || segment >= segments) {
-        return InvalidArgument("Segment id ", segment, " out of range [0, ", segments, ")");
-      }
-      if (at < 0 || at >= rows) {
-        return InvalidArgument("Index ", at, " out of range [0, ", rows, ")");
-      }
-      ++counts[static_cast<size_t>(segment)];
-    }
     Ints dims(d.begin(), d.end());
     dims[0] = rows;
     FERRY_ASSIGN_OR_RETURN(TensorShape shape, TensorShape::Make(dims));
@@ -543,19 +569,8 @@ class SparseSegmentGradKernel : public Kernel {
     if (c->gpu()) return AddOnGpu(c, grad, NumbersOf(indices), NumbersOf(ids), counts, rows, out);
     FERRY_RETURN_IF_ERROR(FillZero(c, out));
     if (out->num_elements() == 0) return absl::OkStatus();
-    const int64_t inner = out->num_elements() / rows;
-    const T* const from = grad.data<T>();
-    T* const to = out->data<T>();
-    using S = SumType<T>;
-    for (int64_t i = 0; i < n; ++i) {
-      const int64_t segment = IntAt(ids, i);
-      const S scale = ScaleOf<S>(kScale, counts[static_cast<size_t>(segment)]);
-      T* const row = to + IntAt(indices, i) * inner;
-      for (int64_t k = 0; k < inner; ++k) {
-        row[k] = static_cast<T>(static_cast<S>(row[k]) +
-                                static_cast<S>(from[segment * inner + k]) / scale);
-      }
-    }
+    AddPicked<T>(grad, ids, kScale, counts, out->num_elements() / rows, out->data<T>(),
+                 [&](int64_t i) { return IntAt(indices, i); });
     return absl::OkStatus();
   }
 
@@ -577,12 +592,51 @@ class SparseSegmentGradKernel : public Kernel {
   }
 };
 
+// The same for the rows that were taken alone: output 1 says in order which those are.
+template <typename T, Scale kScale>
+class SparseSegmentRowsGradKernel : public Kernel {
+  absl::Status Compute(KernelContext* c) const override {
+    const Tensor& grad = c->input(0);
+    const Tensor& indices = c->input(1);
+    const Tensor& ids = c->input(2);
+    FERRY_RETURN_IF_ERROR(CheckSparse(grad, indices, ids));
+    FERRY_ASSIGN_OR_RETURN(const std::vector<int64_t> counts, CountPicked(*c));
+    const int64_t n = ids.num_elements();
+    std::vector<int64_t> picked(static_cast<size_t>(n));
+    for (int64_t i = 0; i < n; ++i) picked[static_cast<size_t>(i)] = IntAt(indices, i);
+    std::sort(picked.begin(), picked.end());
+    picked.erase(std::unique(picked.begin(), picked.end()), picked.end());
+    const auto d = grad.shape().dims();
+    Ints dims(d.begin(), d.end());
+    dims[0] = static_cast<int64_t>(picked.size());
+    FERRY_ASSIGN_OR_RETURN(TensorShape shape, TensorShape::Make(dims));
+    FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, shape));
+    FERRY_ASSIGN_OR_RETURN(Tensor * which, c->AllocateOutput(1, TensorShape{dims[0]}));
+    FERRY_RETURN_IF_ERROR(FillZero(c, out));
+    for (size_t i = 0; i < picked.size(); ++i) {
+      if (which->dtype() == DType::kInt32) {
+        which->data<int32_t>()[i] = static_cast<int32_t>(picked[i]);
+      } else {
+        which->data<int64_t>()[i] = picked[i];
+      }
+    }
+    if (out->num_elements() == 0) return absl::OkStatus();
+    AddPicked<T>(
+        grad, ids, kScale, counts, out->num_elements() / dims[0], out->data<T>(), [&](int64_t i) {
+          return std::lower_bound(picked.begin(), picked.end(), IntAt(indices, i)) - picked.begin();
+        });
+    return absl::OkStatus();
+  }
+};
+
 template <Scale kScale>
 struct Picked {
   template <typename T>
   using Kernel = SparseSegmentKernel<T, kScale>;
   template <typename T>
   using Grad = SparseSegmentGradKernel<T, kScale>;
+  template <typename T>
+  using RowsGrad = SparseSegmentRowsGradKernel<T, kScale>;
 };
 
 absl::Status SparseSegmentShape(InferenceContext* c) {
@@ -600,7 +654,20 @@ absl::Status SparseSegmentShape(InferenceContext* c) {
   return absl::OkStatus();
 }
 
-// SparseSegment<name>, the same WithNumSegments, and SparseSegment<name>Grad.
+absl::Status RowsGradShape(InferenceContext* c) {
+  FERRY_RETURN_IF_ERROR(c->WithRank(c->input(1), 1).status());
+  FERRY_RETURN_IF_ERROR(c->WithRank(c->input(2), 1).status());
+  FERRY_RETURN_IF_ERROR(c->WithRank(c->input(3), 0).status());
+  FERRY_ASSIGN_OR_RETURN(const PartialShape grad, c->WithRankAtLeast(c->input(0), 1));
+  c->set_output(1, {PartialShape::kUnknown});
+  if (!grad.known_rank()) return absl::OkStatus();
+  PartialShape out = {PartialShape::kUnknown};
+  for (int i = 1; i < grad.rank(); ++i) out.AddDim(grad.dim(i));
+  c->set_output(0, std::move(out));
+  return absl::OkStatus();
+}
+
+// SparseSegment<name>, the same WithNumSegments, SparseSegment<name>Grad and its version 2.
 template <Scale kScale>
 bool RegisterPicked(const std::string& name) {
   const std::string base = "SparseSegment" + name, grad = base + "Grad";
@@ -635,18 +702,20 @@ bool RegisterPicked(const std::string& name) {
     RegisterForBoth<Picked<kScale>::template Kernel>(AllTypes(), op, "T", {},
                                                      {"indices", "segment_ids", "num_segments"});
   }
-  const OpBuilder::Registrar registrar(OpBuilder(grad)
-                                           .Input("grad: T")
-                                           .Input("indices: Tidx")
-                                           .Input("segment_ids: Tsegmentids")
-                                           .Input("output_dim0: int32")
-                                           .Output("output: T")
-                                           .Attr("T: {bfloat16, half, float, double}")
-                                           .Attr("Tidx: {int32, int64} = DT_INT32")
-                                           .Attr("Tsegmentids: {int32, int64} = DT_INT32")
-                                           .Shape(SparseSegmentShape));
-  return RegisterForBoth<Picked<kScale>::template Grad>(FloatTypes(), grad, "T", {},
-                                                        {"indices", "segment_ids", "output_dim0"});
+  for (const bool rows : {false, true}) {
+    OpBuilder b(grad + (rows ? "V2" : ""));
+    b.Input("grad: T").Input("indices: Tidx").Input("segment_ids: Tsegmentids");
+    b.Input(rows ? "dense_output_dim0: int32" : "output_dim0: int32").Output("output: T");
+    if (rows) b.Output("sorted_unique_indices: Tidx");
+    b.Attr("T: {bfloat16, half, float, double}")
+        .Attr("Tidx: {int32, int64} = DT_INT32")
+        .Attr("Tsegmentids: {int32, int64} = DT_INT32")
+        .Shape(rows ? RowsGradShape : SparseSegmentShape);
+    const OpBuilder::Registrar registrar(b);
+  }
+  return RegisterForBoth<Picked<kScale>::template Grad>(
+             FloatTypes(), grad, "T", {}, {"indices", "segment_ids", "output_dim0"}) &&
+         RegisterCpu<Picked<kScale>::template RowsGrad>(FloatTypes(), grad + "V2");
 }
 
 [[maybe_unused]] const bool picked = RegisterPicked<Scale::kNone>("Sum") &&

@@ -476,6 +476,8 @@ TEST(PlanPreparationTest, TreesGiveTheBitsOfTheirNodes) {
 // What gives other values each time mustn't be taken for the same.
 TEST(PlanPreparationTest, OpsWithSeedsAreStateful) {
   for (const OpInfo* info : AllOps()) {
+    // Has seeds for its samplers' sake, and draws nothing.
+    if (info->def.name() == "ComputeAccidentalHits") continue;
     for (const auto& attr : info->def.attr()) {
       if (attr.name() == "seed" || attr.name() == "seed2") {
         EXPECT_TRUE(info->def.is_stateful()) << info->def.name();

@@ -375,6 +375,41 @@ def normalizations(f):
         gradient_case(f, op + "_alpha", op, [fl([2, 5])], alpha=alpha)
 
 
+def einsums(f):
+    for i, (equation, *shapes) in enumerate([
+            ("ij->ji", [2, 3]), ("ij->i", [2, 3]), ("ijk->j", [2, 3, 4]), ("ij->", [2, 3]),
+            ("...ij->...ji", [2, 2, 3]), ("...ij->...", [2, 2, 3]), ("ij,jk->ik", [2, 3], [3, 4]),
+            ("bfnd,btnd->bnft", [2, 3, 2, 4], [2, 5, 2, 4]), ("i,j->ij", [2], [3]),
+            ("ij,ij->ij", [2, 3], [2, 3]), ("ijk,jl->i", [2, 3, 4], [3, 2]),
+            ("...ij,...jk->...ik", [2, 1, 2, 3], [2, 3, 4]), ("...i,ij->...j", [2, 2, 3], [3, 4]),
+            ("...ij,jk->...k", [2, 2, 3], [3, 4])]):
+        gradient_case(f, "Einsum_%d" % i, "Einsum", [fl(s, k) for k, s in enumerate(shapes)],
+                      equation=equation)
+
+
+def sparse(f):
+    at = np.array([[0, 1], [2, 0], [2, 3]], np.int64)
+    for ta in [False, True]:
+        for tb in [False, True]:
+            b = fl([3, 2] if ta else [4, 2], 2)
+            gradient_case(f, "SparseTensorDenseMatMul_%d%d" % (ta, tb), "SparseTensorDenseMatMul",
+                          [at, fl([3]), arr([3, 4], "int64"), b.T if tb else b],
+                          adjoint_a=ta, adjoint_b=tb)
+    gradient_case(f, "SparseFillEmptyRows", "SparseFillEmptyRows",
+                  [at, fl([3]), arr([4, 4], "int64"), fl([], 2)])
+
+
+def depthwise(f):
+    x, w = fl([2, 5, 4, 2]), fl([3, 2, 2, 3], 2)
+    attrs = dict(strides=[1, 2, 2, 1], padding="SAME")
+    dy = fl([2, 3, 2, 6], 3)
+    gradient_case(f, "DepthwiseConv2dNative", "DepthwiseConv2dNative", [x, w], **attrs)
+    gradient_case(f, "DepthwiseConv2dNativeBackpropInput", "DepthwiseConv2dNativeBackpropInput",
+                  [arr(x.shape, "int32"), w, dy], **attrs)
+    gradient_case(f, "DepthwiseConv2dNativeBackpropFilter", "DepthwiseConv2dNativeBackpropFilter",
+                  [x, arr(w.shape, "int32"), dy], **attrs)
+
+
 def main():
     f = CaseFile("op_cases/gradients.pb")
     elementwise(f)
@@ -386,6 +421,9 @@ def main():
     shaping(f)
     images(f)
     normalizations(f)
+    einsums(f)
+    sparse(f)
+    depthwise(f)
     f.write()
 
 

@@ -866,17 +866,95 @@ def unsorted_segment(r, op, d):
 
 
 @generator(" ".join("SparseSegment" + n + s for n in ("Sum", "Mean", "SqrtN")
-                    for s in ("", "WithNumSegments", "Grad")))
+                    for s in ("", "WithNumSegments", "Grad", "GradV2")))
 def sparse_segment(r, op, d):
     # The gradient of no rows is memory that nobody has written to.
-    shape, n = [r.size(0)] + r.shape(0, 2), r.int(1 if op.endswith("Grad") else 0, 5)
+    shape, n = [r.size(0)] + r.shape(0, 2), r.int(1 if "Grad" in op else 0, 5)
     rows = r.ints([n], r.index(), 0, shape[0] - (0 if r.chance(0.04) else 1))
     ids = np.sort(r.ints([n], r.index(), 0, 3))
-    if op.endswith("Grad"):
+    if "Grad" in op:
         rows = np.minimum(rows, shape[0] - 1)
         return Case([r.values([4] + shape[1:], d), rows, ids, arr(shape[0], "int32")], tol=16)
     more = [arr(r.int(4, 6), r.index())] if "With" in op else []
     return Case([r.values(shape, d), rows, ids] + more, tol=16)
+
+
+@generator("Einsum")
+def einsum(r, op, d):
+    if d not in FLOATS + ["int32", "int64"]:
+        return None
+    equation = r.of("ij->ji", "ij->i", "ij->", "ii->i", "ii->", "i->ii", "ijk->kji", "...ij->...ji",
+                    "ij,jk->ik", "ij,kj->ik", "ji,jk->ki", "bij,bjk->bik", "bfnd,btnd->bnft",
+                    "bnft,btnd->bfnd", "i,i->", "i,j->ij", "ij,ij->ij", "ij,j->i", "abc,cd->abd",
+                    "abc,adc->bd", "...ij,...jk->...ik", "...i,ij->...j", "ij,...j->...i",
+                    "i...,i->...", "iij,j->i", "abc,bd->a", ",i->i", "aab,bc->acc", "ij,jk->kij",
+                    "...ab,b...->a...")
+    sizes = {}
+    def shape(labels):
+        dims = []
+        for part in labels.replace("...", ".").strip():
+            if part == ".":
+                dims += [r.of(1, 2) for _ in range(r.int(0, 2))]
+            else:
+                dims.append(sizes.setdefault(part, r.size(0.03)))
+        return dims
+    shapes = [shape(labels) for labels in equation.split("->")[0].split(",")]
+    if r.chance(0.04) and shapes[0]:
+        shapes[0][-1] += 1
+    return Case([r.values(s, d) for s in shapes], dict(equation=equation), tol=32)
+
+
+# ---- Sparse tensors ----
+
+
+def sparse_positions(r, shape, ordered=True):
+    """Of some elements."""
+    n = int(np.prod(shape))
+    flat = r.r.permutation(n)[:r.int(0, min(n, 6))]
+    if ordered:
+        flat = np.sort(flat)
+    return np.stack(np.unravel_index(flat, shape), 1).astype(np.int64).reshape(-1, len(shape))
+
+
+@generator("SparseTensorDenseMatMul")
+def sparse_mat_mul(r, op, d):
+    if d not in FLOATS + ["int32"]:
+        return None
+    m, k, n = r.int(1, 5), r.int(1, 5), r.of(0, 1, 2, 3, 40)
+    adjoint = [r.chance(0.4), r.chance(0.4)]
+    a, b = ([k, m] if adjoint[0] else [m, k]), ([n, k] if adjoint[1] else [k, n])
+    at = sparse_positions(r, a, ordered=r.chance(0.7)).astype(NP_DTYPE[r.index()])
+    if len(at) and n and d in ("float", "double", "int32") and r.chance(0.05):
+        at[0, 0] = 7  # Others aren't looked at.
+    return Case([at, r.values([len(at)], d), arr(a, "int64"), r.values(b, d)],
+                dict(adjoint_a=adjoint[0], adjoint_b=adjoint[1]), tol=16)
+
+
+@generator("SparseFillEmptyRows")
+def sparse_fill_empty_rows(r, op, d):
+    shape = [r.int(1, 5) for _ in range(r.int(1, 3))]
+    at = sparse_positions(r, shape, ordered=r.chance(0.6))
+    if len(at) and r.chance(0.05):
+        at[0, 0] = 7
+    return Case([at, r.values([len(at)], d), arr(shape, "int64"), r.values([], d)])
+
+
+@generator("SparseFillEmptyRowsGrad")
+def sparse_fill_empty_rows_grad(r, op, d):
+    if d not in NUMBERS:
+        return None
+    n = r.int(0, 6)
+    at = r.r.permutation(n)[:r.int(0, n)].astype(np.int64)
+    if len(at) and r.chance(0.05):
+        at[0] = 9
+    return Case([at, r.values([n], d)], tol=4)
+
+
+@generator("SparseReshape")
+def sparse_reshape(r, op, d):
+    shape, new = r.of(([4], [2, 2]), ([2, 6], [3, -1]), ([3, 4], [2, 3, 2]), ([2, 3, 2], [12]),
+                      ([2, 3], [-1]), ([2, 3], [4, 2]), ([2, 3], [-1, -1]), ([5], [1, 5, -1]))
+    return Case([sparse_positions(r, shape), arr(shape, "int64"), arr(new, "int64")])
 
 
 # ---- Images ----
@@ -903,6 +981,31 @@ def conv(r, op, d):
     if op == "Conv2D":
         return Case([r.values(x, d), r.values(f, d)], attrs, tol=32)
     if op == "Conv2DBackpropInput":
+        return Case([arr(x, "int32"), r.values(f, d), r.values(out, d)], attrs, tol=32)
+    return Case([r.values(x, d), arr(f, "int32"), r.values(out, d)], attrs, tol=32)
+
+
+@generator("DepthwiseConv2dNative DepthwiseConv2dNativeBackpropInput "
+           "DepthwiseConv2dNativeBackpropFilter")
+def depthwise(r, op, d):
+    if d not in FLOATS:
+        return None
+    padding, k, s = window(r, op)
+    s = [s[0], s[0]]  # TensorFlow has others with some builds only.
+    # A filter's gradient of no images is memory that nobody has written to.
+    n, h, w = r.size(0 if op.endswith("Filter") else 0.03), r.int(3, 6), r.int(3, 6)
+    c, m = r.of(1, 2, 3, 70), r.of(1, 1, 2, 3)
+    x, f = [n, h, w, c], k + [c + (1 if r.chance(0.03) else 0), m]
+    attrs = dict(strides=[1] + s + [1], padding=padding)
+    pads = [[0, 0], [0, 0]]
+    if padding == "VALID" and r.chance(0.3):
+        pads = [[r.int(0, j), r.int(0, j)] for j in (k[0] - 1, k[1] - 1)]
+        attrs.update(padding="EXPLICIT", explicit_paddings=[0, 0] + pads[0] + pads[1] + [0, 0])
+    out = [n] + [-(-a // b) if padding == "SAME" else (a + sum(p) - q) // b + 1
+                 for a, b, q, p in zip([h, w], s, k, pads)] + [c * m]
+    if op == "DepthwiseConv2dNative":
+        return Case([r.values(x, d), r.values(f, d)], attrs, tol=32)
+    if op.endswith("Input"):
         return Case([arr(x, "int32"), r.values(f, d), r.values(out, d)], attrs, tol=32)
     return Case([r.values(x, d), arr(f, "int32"), r.values(out, d)], attrs, tol=32)
 
@@ -1074,6 +1177,34 @@ def sharded(r, op, d):
 @generator("RandomShuffle")
 def shuffle(r, op, d):
     return Case([r.values(r.shape(1), d)], dict(seed=r.int(1, 99), seed2=r.int(0, 9)))
+
+
+@generator("UniformCandidateSampler LogUniformCandidateSampler FixedUnigramCandidateSampler "
+           "AllCandidateSampler")
+def candidate_sampler(r, op, d):
+    n, most = r.int(1, 8), r.of(8, 9, 11, 1000)
+    attrs = dict(num_true=r.int(1, 3), num_sampled=n, unique=r.chance(0.5), seed=r.int(1, 99),
+                 seed2=r.int(0, 99))
+    if op.startswith("Fixed"):
+        most = r.int(1, 12)
+        reserved = r.int(0, 1)
+        attrs.update(unigrams=[float(v) for v in r.r.randint(1, 20, size=most)],
+                     distortion=r.of(1.0, 0.75), num_reserved_ids=reserved)
+        attrs["num_sampled"] = min(n, most)
+        most += reserved
+    if op.startswith("All"):
+        most = n
+    else:
+        attrs["range_max"] = most
+    truth = [r.int(1, 4), attrs["num_true"] + (1 if r.chance(0.04) else 0)]
+    return Case([r.ints(truth, "int64", 0, most - 1)], attrs, rtol=16)
+
+
+@generator("ComputeAccidentalHits")
+def accidental_hits(r, op, d):
+    truth = r.ints([r.int(0, 4), r.int(1, 3)], "int64", 0, 6)
+    return Case([truth, r.ints([r.int(0, 6)], "int64", 0, 6)],
+                dict(num_true=truth.shape[1] + (1 if r.chance(0.04) else 0)))
 
 
 @generator("Multinomial")

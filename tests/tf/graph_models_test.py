@@ -37,7 +37,8 @@ _FROZEN = ("mlp_adam", "mlp_adam_resource", "mlp_bfloat16", "lenet", "lenet_reso
            "embedding_adam_resource", "embedding_partitioned_mod", "attention", "rnn_unrolled",
            "rnn_while", "rnn_while_resource", "rnn_while_v2", "loop_nested", "lstm", "lstm_lengths",
            "lstm_v2", "characters", "conditional", "conditional_v2", "fixed_point",
-           "fixed_point_v2", "tf_layers", "slim", "keras_convnet", "keras_lstm", "dropout")
+           "fixed_point_v2", "tf_layers", "slim", "keras_convnet", "keras_lstm", "dropout", "mobile",
+           "transformer")
 
 # What TensorFlow freezes to graphs that it doesn't take itself, and the words of our error. The
 # function that a gradient was taken through gives out what it read from a variable, by the name

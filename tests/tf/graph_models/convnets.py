@@ -173,3 +173,28 @@ def _convolutional_autoencoder():
 
 register("convolutional_autoencoder", _convolutional_autoencoder,
          lambda step: {"x": images_batch(step)["x"]})
+
+
+def _mobile():
+    """Depthwise convolutions, with and without strides and dilations; channels that are weighed."""
+    x, y = _placeholders()
+    h = tf.nn.relu6(_conv(x, 4, 3, "conv", stride=2))
+    for scope, channels, stride in (("separable_1", 6, 1), ("separable_2", 8, 2)):
+        with tf.variable_scope(scope):
+            h = tf.nn.depthwise_conv2d(h, weights("depthwise", [3, 3, h.shape[-1], 1]),
+                                       [1, stride, stride, 1], "SAME")
+            h = tf.nn.relu6(_conv(tf.nn.relu6(h), channels, 1, "pointwise"))
+    h = tf.nn.separable_conv2d(h, weights("depthwise", [3, 3, 8, 2]),
+                               weights("pointwise", [1, 1, 16, 8]), [1, 1, 1, 1], "SAME")
+    h = tf.nn.depthwise_conv2d(h, weights("dilated", [3, 3, 8, 1]), [1, 1, 1, 1], "SAME",
+                               rate=[2, 2])
+    squeezed = tf.reduce_mean(h, [1, 2])
+    shares = dense(dense(squeezed, 3, "squeeze", tf.nn.relu), 8, "excite", tf.sigmoid)
+    h = tf.reduce_mean(h * shares[:, tf.newaxis, tf.newaxis], [1, 2])
+    logits = dense(h, 4, "out")
+    loss = classification_loss(logits, y)
+    return Ends([tf.nn.softmax(logits)], loss, tf.train.RMSPropOptimizer(0.01).minimize(loss))
+
+
+register("mobile", _mobile, images_batch)
+register("mobile_resource", _mobile, images_batch, resource=True)
