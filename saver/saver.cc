@@ -784,7 +784,13 @@ absl::StatusOr<bool> Saver::SaveAsync(Session* session, const std::string& prefi
       }
       rep_->pool =
           std::make_unique<ShadowPool>(static_cast<size_t>(limit), rep_->options.shadow_pool_bytes);
-      rep_->worker = std::thread([this] { rep_->Work(); });
+      try {
+        rep_->worker = std::thread([this] { rep_->Work(); });
+      } catch (const std::system_error& e) {
+        rep_->saving = false;
+        rep_->changed.SignalAll();
+        return ResourceExhausted("saving ", prefix, " in the background: no thread: ", e.what());
+      }
     }
   }
   absl::StatusOr<std::unique_ptr<Job>> job =

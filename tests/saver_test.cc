@@ -18,6 +18,7 @@
 #include "saver/checkpoint_reader.h"
 #include "saver/checkpoint_state.h"
 #include "tests/fault_fs.h"
+#include "tests/no_threads.h"
 
 namespace ferry {
 namespace {
@@ -645,6 +646,21 @@ TEST_F(SaverTest, ABackgroundSavesErrorIsToldOnce) {
   ASSERT_OK((*saver)->SaveAsync(m.session.get(), Path("m")).status());
   ASSERT_OK((*saver)->WaitForPending());
   EXPECT_TRUE(Exists("m.index"));
+}
+
+TEST_F(SaverTest, WithoutAThreadThereIsNoBackgroundSave) {
+  Model m;
+  ASSERT_OK(m.Run("init"));
+  auto saver = Saver::Create(&m.graph);
+  {
+    const NoThreads none;
+    const absl::Status status = (*saver)->SaveAsync(m.session.get(), Path("m")).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(Path("m")));
+    ASSERT_OK((*saver)->Save(m.session.get(), Path("m")).status());
+  }
+  ASSERT_OK((*saver)->SaveAsync(m.session.get(), Path("m")).status());
+  ASSERT_OK((*saver)->WaitForPending());
 }
 
 // Variables on two devices, by which a sharded saver splits them, and one on none.

@@ -7,11 +7,14 @@
 #include <algorithm>
 #include <atomic>
 #include <future>
+#include <memory>
 #include <mutex>
 #include <set>
 #include <thread>
 #include <utility>
 #include <vector>
+
+#include "tests/no_threads.h"
 
 namespace ferry {
 namespace {
@@ -113,6 +116,20 @@ TEST(ThreadPoolTest, WithoutWorkersScheduleRunsInline) {
   std::thread::id id;
   pool.Schedule([&] { id = std::this_thread::get_id(); });
   EXPECT_EQ(id, std::this_thread::get_id());
+}
+
+TEST(ThreadPoolTest, WorksWithTheThreadsThatTheSystemHas) {
+  std::unique_ptr<ThreadPool> pool;
+  {
+    const NoThreads none;
+    pool = std::make_unique<ThreadPool>(4);
+  }
+  EXPECT_EQ(pool->threads(), 4);
+  EXPECT_EQ(Blocks(pool.get(), 10, 4),
+            (std::set<std::pair<int64_t, int64_t>>{{0, 4}, {4, 8}, {8, 10}}));
+  bool ran = false;
+  pool->Schedule([&] { ran = true; });
+  EXPECT_TRUE(ran);
 }
 
 }  // namespace

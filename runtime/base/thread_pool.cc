@@ -1,8 +1,10 @@
+// ThreadPool: see thread_pool.h.
 #include "runtime/base/thread_pool.h"
 
 #include <algorithm>
 #include <atomic>
 #include <deque>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -66,7 +68,11 @@ ThreadPool::ThreadPool(int threads)
                            : std::max(1, static_cast<int>(std::thread::hardware_concurrency()))),
       rep_(std::make_unique<Rep>()) {
   if (threads_ <= static_cast<int>(std::thread::hardware_concurrency())) rep_->spins = kSpins;
-  for (int i = 1; i < threads_; ++i) rep_->workers.emplace_back([this] { rep_->Loop(); });
+  try {
+    for (int i = 1; i < threads_; ++i) rep_->workers.emplace_back([this] { rep_->Loop(); });
+  } catch (const std::system_error&) {
+    // The system has no more threads: those that there are do the work, in the same blocks.
+  }
 }
 
 ThreadPool::~ThreadPool() {
@@ -79,7 +85,7 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::Schedule(std::function<void()> fn) {
-  if (threads_ == 1) return fn();
+  if (rep_->workers.empty()) return fn();
   bool wake;
   {
     MutexLock lock(&rep_->mu);
@@ -127,7 +133,7 @@ void ThreadPool::ParallelFor(int64_t total, int64_t grain,
                              absl::FunctionRef<void(int64_t, int64_t)> fn) {
   if (total <= 0) return;
   if (total <= grain) return fn(0, total);
-  if (threads_ == 1) {
+  if (rep_->workers.empty()) {
     for (int64_t begin = 0; begin < total; begin += grain) fn(begin, std::min(total, begin + grain));
     return;
   }
