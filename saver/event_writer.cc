@@ -7,9 +7,11 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "runtime/base/crc32c.h"
@@ -27,6 +29,38 @@ constexpr uint64_t kMaxRecord = (uint64_t{1} << 31) - 1;
 
 // The format's numbers are little-endian, as the machines are that this project builds for.
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "a little-endian machine is needed");
+
+// How many bytes the first character of `text` takes, 0 if it isn't UTF-8 (RFC 3629).
+size_t Utf8Length(absl::string_view text) {
+  const auto at = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
+  const size_t length = at(0) < 0x80   ? 1
+                        : at(0) < 0xc2 ? 0
+                        : at(0) < 0xe0 ? 2
+                        : at(0) < 0xf0 ? 3
+                        : at(0) < 0xf5 ? 4
+                                       : 0;
+  if (length > text.size()) return 0;
+  for (size_t i = 1; i < length; ++i) {
+    if ((at(i) & 0xc0) != 0x80) return 0;
+  }
+  // Longer than needed, half of a surrogate pair, beyond the last character.
+  const bool bad =
+      length > 2 && ((at(0) == 0xe0 && at(1) < 0xa0) || (at(0) == 0xed && at(1) > 0x9f) ||
+                     (at(0) == 0xf0 && at(1) < 0x90) || (at(0) == 0xf4 && at(1) > 0x8f));
+  return bad ? 0 : length;
+}
+
+// A name of a file may hold any bytes; with others than UTF-8 in a field of text no reader takes
+// the event.
+std::string AsText(absl::string_view bytes) {
+  std::string text;
+  while (!bytes.empty()) {
+    const size_t length = Utf8Length(bytes);
+    absl::StrAppend(&text, length == 0 ? "?" : bytes.substr(0, length));
+    bytes.remove_prefix(std::max<size_t>(length, 1));
+  }
+  return text;
+}
 
 template <typename T>
 T Load(const char* from) {
@@ -82,7 +116,13 @@ absl::StatusOr<std::unique_ptr<FileWriter>> FileWriter::Open(FileSystem* fs,
   } while (fs->Exists(path));
   FERRY_ASSIGN_OR_RETURN(std::unique_ptr<WritableFile> file, fs->NewWritableFile(path));
   FERRY_RETURN_IF_ERROR(fs->SyncDir(logdir));
-  std::unique_ptr<FileWriter> writer(new FileWriter(std::move(path), std::move(file), options));
+  std::unique_ptr<FileWriter> writer;
+  try {
+    writer.reset(new FileWriter(path, std::move(file), options));
+  } catch (const std::system_error& e) {
+    fs->Unlink(path).IgnoreError();  // Empty.
+    return ResourceExhausted("'", path, "': no thread to write it: ", e.what());
+  }
   proto::Event event;
   event.set_wall_time(now);
   event.set_file_version(kFileVersion);
@@ -224,6 +264,8 @@ absl::Status FileWriter::AddSessionLog(const proto::SessionLog& log, int64_t ste
   proto::Event event;
   event.set_step(step);
   *event.mutable_session_log() = log;
+  event.mutable_session_log()->set_checkpoint_path(AsText(log.checkpoint_path()));
+  event.mutable_session_log()->set_msg(AsText(log.msg()));
   return AddEvent(std::move(event));
 }
 

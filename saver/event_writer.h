@@ -67,7 +67,8 @@ class FileWriter {
   absl::Status AddGraph(const Graph& graph);
   absl::Status AddMetaGraph(const proto::MetaGraphDef& meta_graph);
   // A log with status START tells TensorBoard to forget events of this step and later ones that
-  // earlier files hold: what a resumed run writes first.
+  // earlier files hold: what a resumed run writes first. Bytes of its texts (a path's) that aren't
+  // UTF-8 become question marks.
   absl::Status AddSessionLog(const proto::SessionLog& log, int64_t step);
   // The wall time is set to now if it is 0.
   absl::Status AddEvent(proto::Event event);

@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "tests/fault_fs.h"
+#include "tests/no_threads.h"
 
 namespace ferry {
 namespace {
@@ -72,6 +73,41 @@ TEST(EventWriterTest, WritesWhatIsReadBack) {
   absl::StatusOr<std::vector<std::string>> files = ListEventFiles(&fs, "/a/logs");
   ASSERT_TRUE(files.ok());
   EXPECT_THAT(*files, ElementsAre(writer->path()));
+}
+
+TEST(EventWriterTest, WithoutAThreadThereIsNoFile) {
+  FaultFileSystem fs;
+  {
+    const NoThreads none;
+    const absl::Status status = FileWriter::Open(&fs, "/logs").status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+    EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("/logs/events.out.tfevents."));
+  }
+  EXPECT_TRUE(fs.List("/logs")->empty());
+  EXPECT_TRUE(FileWriter::Open(&fs, "/logs").ok());
+}
+
+// A folder's name may hold any bytes; no reader takes an event whose texts aren't UTF-8.
+TEST(EventWriterTest, TextsAreUtf8) {
+  FaultFileSystem fs;
+  const std::unique_ptr<FileWriter> writer = OpenWriter(&fs, {});
+  const std::pair<const char*, const char*> cases[] = {
+      {"d\xc3\xbc/\xe2\x82\xac/\xf0\x9f\x9a\xa2", "d\xc3\xbc/\xe2\x82\xac/\xf0\x9f\x9a\xa2"},
+      {"d\xff\xfe/m", "d?\?/m"},
+      {"\xc0\x80 \xed\xa0\x80 \xf4\x90\x80\x80 \xe0\x80\x80", "?? ??? ???? ???"},
+      {"\x80\xc3", "??"},
+      {"\xe2\x82", "??"}};
+  for (const auto& [path, unused] : cases) {
+    proto::SessionLog log;
+    log.set_checkpoint_path(path);
+    ASSERT_TRUE(writer->AddSessionLog(log, 1).ok());
+  }
+  ASSERT_TRUE(writer->Close().ok());
+  const EventFileContents contents = MustRead(&fs, writer->path());
+  ASSERT_EQ(contents.events.size(), std::size(cases) + 1);
+  for (size_t i = 0; i < std::size(cases); ++i) {
+    EXPECT_EQ(contents.events[i + 1].session_log().checkpoint_path(), cases[i].second) << i;
+  }
 }
 
 TEST(EventWriterTest, WritersOfOneSecondHaveTheirOwnFiles) {

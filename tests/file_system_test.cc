@@ -291,6 +291,27 @@ TEST(PosixWritableFile, SyncsInTheBackground) {
   }
 }
 
+TEST(PosixFileSystem, LeavesDevicesAndPipesAlone) {
+  FileSystem* const fs = FileSystem::Posix();
+  const std::string dir = MakeTempDir();
+  const std::string pipe = dir + "/pipe", link = dir + "/link";
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  ASSERT_EQ(symlink("/dev/null", link.c_str()), 0);
+  for (const std::string& path : {pipe, link}) {
+    const absl::Status s = WriteFileAtomically(fs, path, "bytes");
+    EXPECT_EQ(s.code(), absl::StatusCode::kFailedPrecondition) << s;
+    EXPECT_NE(std::string(s.message()).find(path), std::string::npos) << s;
+    EXPECT_FALSE(fs->Exists(path + ".ferry-tmp"));
+    struct stat st;
+    ASSERT_EQ(lstat(path.c_str(), &st), 0);
+    EXPECT_TRUE(path == pipe ? S_ISFIFO(st.st_mode) : S_ISLNK(st.st_mode));
+  }
+  // Nobody reads from it, so that opening it would wait for ever.
+  EXPECT_EQ(fs->NewWritableFile(pipe).status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(fs->NewAppendableFile(pipe).status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(fs->NewBlockWriter(pipe, {}).status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
 // The system takes a name up to its first NUL byte, which would be another file.
 TEST(PosixFileSystem, RefusesNulBytesInNames) {
   FileSystem* const fs = FileSystem::Posix();

@@ -7,6 +7,7 @@
 #include <limits>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
@@ -202,10 +203,10 @@ absl::StatusOr<Dataset> ParseDigits(absl::string_view name, absl::string_view co
       const int limit = column < kDigitFeatures ? kDigitMax : kDigitClasses - 1;
       if (column > kDigitFeatures || !absl::SimpleAtoi(field, &value) || value < 0 ||
           value > limit) {
-        return InvalidArgument("'", name, "', line ", row, ": expected ", kDigitFeatures,
-                               " numbers of 0 to ", kDigitMax, " and a label of 0 to ",
-                               kDigitClasses - 1, ", found '", field.substr(0, 20), "' in column ",
-                               column + 1);
+        return InvalidArgument(
+            "'", name, "', line ", row, ": expected ", kDigitFeatures, " numbers of 0 to ",
+            kDigitMax, " and a label of 0 to ", kDigitClasses - 1, ", found '",
+            absl::Utf8SafeCHexEscape(field.substr(0, 20)), "' in column ", column + 1);
       }
       if (column < kDigitFeatures) {
         part.features.push_back(static_cast<float>(value) / kDigitMax);

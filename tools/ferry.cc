@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "CLI/CLI.hpp"
+#include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/time.h"
@@ -148,7 +149,8 @@ struct TrainCommand {
                   "Skip a save that is due while another one runs, instead of waiting for it");
     app->add_option("--data", options.data,
                     "A folder with MNIST's IDX files (.gz too), or a CSV file like the digits'; "
-                    "default: the built-in digits");
+                    "default: the built-in digits")
+        ->check(NotEmpty());
     app->add_option("--seed", options.seed, "Of the initial values and the order of the data")
         ->capture_default_str();
     app->add_option("--threads", options.threads, "0: as many as there are cores")
@@ -214,8 +216,11 @@ struct InspectCommand {
     app->add_flag("--all_tensors", all_tensors, "Print the values too");
     app->add_flag("--all_tensor_names", all_names, "Print names, dtypes and shapes, as without it");
     CLI::Option* name =
-        app->add_option("--tensor_name", tensor_name, "Print the value of this tensor");
-    app->add_option("--npy", npy, "Write that tensor to a NumPy file")->needs(name);
+        app->add_option("--tensor_name", tensor_name, "Print the value of this tensor")
+            ->check(NotEmpty());
+    app->add_option("--npy", npy, "Write that tensor to a NumPy file")
+        ->needs(name)
+        ->check(NotEmpty());
     app->add_flag("--json", json, "Print one JSON object");
   }
 
@@ -335,8 +340,9 @@ struct SummaryCommand {
     app->add_option("file", file,
                     "A GraphDef (.pb, .pbtxt), a .meta file, or a SavedModel's saved_model.pb")
         ->required();
-    app->add_option("--svg", svg, "Draw the graph into this SVG file (needs Graphviz)");
-    app->add_option("--dot", dot, "Write the drawing as Graphviz's source");
+    app->add_option("--svg", svg, "Draw the graph into this SVG file (needs Graphviz)")
+        ->check(NotEmpty());
+    app->add_option("--dot", dot, "Write the drawing as Graphviz's source")->check(NotEmpty());
   }
 
   absl::Status Run() {
@@ -370,21 +376,29 @@ struct RunCommand {
 
   void Register(CLI::App* app) {
     CLI::Option_group* const graph = app->add_option_group("graph");
-    graph->add_option("--meta", options.meta, "The graph: a .meta file");
-    graph->add_option("--graph", options.graph, "The graph: a GraphDef (.pb, .pbtxt)");
-    graph->add_option("--saved_model", options.saved_model,
-                      "The graph and its variables: a SavedModel's folder");
+    graph->add_option("--meta", options.meta, "The graph: a .meta file")->check(NotEmpty());
+    graph->add_option("--graph", options.graph, "The graph: a GraphDef (.pb, .pbtxt)")
+        ->check(NotEmpty());
+    CLI::Option* const saved_model =
+        graph
+            ->add_option("--saved_model", options.saved_model,
+                         "The graph and its variables: a SavedModel's folder")
+            ->check(NotEmpty());
     graph->require_option(1);
     app->add_option("--tag_set", options.tags,
                     "Of the SavedModel's graph, separated by commas; default: its only one, or "
                     "serve")
-        ->delimiter(',');
+        ->delimiter(',')
+        ->needs(saved_model);
     app->add_option("--signature", options.signature,
                     "The SavedModel's signature whose names stand for tensors; default: "
-                    "serving_default");
+                    "serving_default")
+        ->needs(saved_model);
     app->add_option("--checkpoint", options.checkpoint,
-                    "Restore the variables from this prefix, or a folder's latest checkpoint");
-    app->add_option("--init", options.init, "Run this op first when there is no checkpoint");
+                    "Restore the variables from this prefix, or a folder's latest checkpoint")
+        ->check(NotEmpty());
+    app->add_option("--init", options.init, "Run this op first when there is no checkpoint")
+        ->check(NotEmpty());
     app->add_option("--feed", feeds,
                     "NAME=FILE.npy or NAME=LITERAL, such as 3, [[1, 2]], true or text")
         ->take_all()
@@ -394,11 +408,16 @@ struct RunCommand {
         ->take_all()
         ->expected(1)
         ->check(NotEmpty());
-    app->add_option("--target", options.targets, "Run this node")->take_all()->expected(1);
+    CLI::Option* const target = app->add_option("--target", options.targets, "Run this node")
+                                    ->take_all()
+                                    ->expected(1)
+                                    ->check(NotEmpty());
     repeat_option = app->add_option("--repeat", repeat,
                                     "Run the targets so often, then fetch once without them")
+                        ->needs(target)
                         ->check(AtLeast(0));
-    app->add_option("--save", options.save, "Save the variables under this prefix at the end");
+    app->add_option("--save", options.save, "Save the variables under this prefix at the end")
+        ->check(NotEmpty());
     app->add_option("--device", options.device, "auto (a GPU if there is one), cpu or gpu")
         ->check(CLI::IsMember({"auto", "cpu", "gpu"}))
         ->capture_default_str();
@@ -406,7 +425,7 @@ struct RunCommand {
         ->check(CLI::Range(0, 1024))
         ->capture_default_str();
     app->add_option("--timeout", timeout, "Seconds after which a run is given up; default: none")
-        ->check(CLI::PositiveNumber);
+        ->check(PositiveNumber());
     app->add_flag("--json", json, "Print one JSON object");
   }
 
@@ -429,7 +448,16 @@ struct RunCommand {
       return list;
     }
     const int64_t i = (*at)++;
-    const auto real = [](double x) { return std::isfinite(x) ? Json(x) : Json(fmt::format("{}", x)); };
+    const auto real = [](double x) {
+      // A NaN's sign says nothing.
+      return std::isfinite(x) ? Json(x) : Json(std::isnan(x) ? "nan" : x < 0 ? "-inf" : "inf");
+    };
+    const auto complex = [&](auto part) {
+      decltype(part) parts[2];
+      std::memcpy(parts, static_cast<const char*>(t.raw()) + i * int64_t{sizeof(parts)},
+                  sizeof(parts));
+      return Json::array({real(parts[0]), real(parts[1])});
+    };
     switch (t.dtype()) {
       case DType::kString: return t.data<std::string>()[i];
       case DType::kBool: return t.data<bool>()[i];
@@ -445,7 +473,16 @@ struct RunCommand {
       case DType::kUint16: return t.data<uint16_t>()[i];
       case DType::kUint32: return t.data<uint32_t>()[i];
       case DType::kUint64: return t.data<uint64_t>()[i];
-      default: return nullptr;
+      case DType::kComplex64:
+        return complex(0.0f);
+      case DType::kComplex128:
+        return complex(0.0);
+      default: {  // No numbers of JSON: the bytes.
+        const size_t size = ElementSize(t.dtype());
+        return absl::StrCat("0x",
+                            absl::BytesToHexString(absl::string_view(
+                                static_cast<const char*>(t.raw()) + i * int64_t(size), size)));
+      }
     }
   }
 
@@ -506,6 +543,7 @@ struct FreezeCommand {
         ->required();
     app->add_option("--output_node_names", outputs, "The nodes to compute, separated by commas")
         ->required()
+        ->check(NotEmpty())
         ->delimiter(',');
     app->add_option("--output,--output_graph", output, "Where the frozen GraphDef goes (.pb)")
         ->required()
@@ -709,7 +747,7 @@ int Main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     // Help that was asked for is no error; anything else is wrong usage.
-    return app.exit(e) == 0 ? 0 : 2;
+    if (app.exit(e) != 0) return 2;
   }
   errno = 0;
   if (!std::cout.flush() && status.ok()) {

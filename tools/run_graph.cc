@@ -17,6 +17,7 @@
 #include "runtime/session/session.h"
 #include "saver/checkpoint_reader.h"
 #include "saver/checkpoint_state.h"
+#include "saver/log.h"
 #include "saver/meta_graph.h"
 #include "saver/saved_model.h"
 #include "saver/saver.h"
@@ -263,6 +264,7 @@ class Runner {
           absl::IsNotFound(reader.status()) ||
           (absl::IsInvalidArgument(reader.status()) && !CheckpointExists(fs_, options_.checkpoint));
       if (!none || options_.init.empty()) return reader.status();
+      LogInfo("No checkpoint at ", options_.checkpoint, ": running ", options_.init, ".");
     }
     if (options_.init.empty()) return absl::OkStatus();
     return Annotate(session_->Run({}, {}, {options_.init}, nullptr, limits_),

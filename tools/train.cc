@@ -6,7 +6,10 @@
 #include <cstdio>
 #include <limits>
 #include <numeric>
+#include <set>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "fmt/format.h"
 #include "runtime/base/status.h"
 #include "runtime/device/gpu_device.h"
@@ -14,6 +17,7 @@
 #include "runtime/graph/optimizer.h"
 #include "runtime/graph/variables.h"
 #include "runtime/session/session.h"
+#include "saver/checkpoint_reader.h"
 #include "saver/checkpoint_state.h"
 #include "saver/event_writer.h"
 #include "saver/hooks.h"
@@ -140,6 +144,27 @@ absl::StatusOr<double> Accuracy(Session* session, const Examples& examples, int6
   return out[0].scalar<float>();
 }
 
+// Restoring reads what the model has; what only the checkpoint has would be missing from the next
+// one, and the work in it lost.
+absl::Status CheckNothingIsDropped(FileSystem* fs, const Graph& graph, const std::string& prefix) {
+  FERRY_ASSIGN_OR_RETURN(const std::vector<VariableHandle> variables, GlobalVariables(graph));
+  std::set<std::string> names;
+  for (const VariableHandle& v : variables) names.insert(v.name());
+  FERRY_ASSIGN_OR_RETURN(const auto reader, CheckpointReader::Open(fs, prefix));
+  std::vector<std::string> dropped;
+  for (const CheckpointReader::TensorInfo& t : reader->Tensors()) {
+    if (names.count(t.name) == 0) dropped.push_back(absl::StrCat("'", t.name, "'"));
+  }
+  if (dropped.empty()) return absl::OkStatus();
+  constexpr size_t kShown = 4;
+  const size_t more = dropped.size() - std::min(dropped.size(), kShown);
+  dropped.resize(dropped.size() - more);
+  return InvalidArgument("resuming from ", prefix, ": it holds ", absl::StrJoin(dropped, ", "),
+                         more > 0 ? absl::StrCat(" and ", more, " more") : "",
+                         ", which this model lacks (of another --optimizer or --hidden: pass the "
+                         "same again, or take another --model_dir)");
+}
+
 // Records loss and accuracy, shows progress, and stops at a loss that is no number.
 class ProgressHook : public SessionRunHook {
  public:
@@ -157,6 +182,10 @@ class ProgressHook : public SessionRunHook {
     FERRY_ASSIGN_OR_RETURN(report_->first_step, m->GlobalStep());
     report_->last_step = report_->first_step;
     report_->checkpoint = m->restored_from();
+    if (!report_->checkpoint.empty()) {
+      FERRY_RETURN_IF_ERROR(
+          CheckNothingIsDropped(m->file_system(), *m->graph(), report_->checkpoint));
+    }
     const GpuDevice* gpu = m->session()->gpu();
     report_->device = gpu ? absl::StrCat(gpu->name(), " (", gpu->description(), ")")
                           : DeviceName(DeviceType::kCpu, 0);

@@ -419,6 +419,23 @@ class PosixFileLock : public FileLock {
   const Descriptor fd_;  // Closing it unlocks.
 };
 
+// Refuses a pipe, whose opening would wait for somebody who reads from it.
+absl::Status CheckOpensAtOnce(const std::string& path) {
+  struct stat st;
+  if (stat(path.c_str(), &st) != 0 || !S_ISFIFO(st.st_mode)) return absl::OkStatus();
+  return FailedPrecondition("open for writing '", path, "': it is a pipe, not a regular file");
+}
+
+// Refuses what a rename to `path` would destroy: a device, a pipe. Of a directory the rename itself
+// complains.
+absl::Status CheckMayReplace(const std::string& path) {
+  struct stat st;
+  if (stat(path.c_str(), &st) != 0 || S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)) {
+    return absl::OkStatus();
+  }
+  return FailedPrecondition("'", path, "' is not a regular file, and is not replaced by one");
+}
+
 class PosixFileSystem : public FileSystem {
  public:
   absl::StatusOr<std::unique_ptr<WritableFile>> NewWritableFile(const std::string& path) override {
@@ -434,6 +451,7 @@ class PosixFileSystem : public FileSystem {
       const std::string& path, const BlockWriterOptions& options) override {
     constexpr int kFlags = O_WRONLY | O_CREAT | O_TRUNC;
     constexpr size_t kPage = 4096;
+    FERRY_RETURN_IF_ERROR(CheckOpensAtOnce(path));
     int fd = options.try_direct ? Open(path, kFlags | O_DIRECT) : -1;
     bool direct = fd >= 0;
     size_t alignment = kPage;
@@ -480,6 +498,7 @@ class PosixFileSystem : public FileSystem {
 
   absl::Status Rename(const std::string& from, const std::string& to) override {
     if (!IsName(from)) return ErrnoStatus("rename", from, errno);
+    FERRY_RETURN_IF_ERROR(CheckMayReplace(to));
     if (IsName(to) && rename(from.c_str(), to.c_str()) == 0) return absl::OkStatus();
     return ErrnoStatus(absl::StrCat("rename '", from, "' to"), to, errno);
   }
@@ -553,6 +572,7 @@ class PosixFileSystem : public FileSystem {
  private:
   static absl::StatusOr<std::unique_ptr<WritableFile>> OpenWritable(const std::string& path,
                                                                     int flag) {
+    FERRY_RETURN_IF_ERROR(CheckOpensAtOnce(path));
     const int fd = Open(path, O_WRONLY | O_CREAT | flag);
     if (fd < 0) return ErrnoStatus("open for writing", path, errno);
     return std::unique_ptr<WritableFile>(new PosixWritableFile(path, fd));

@@ -61,6 +61,17 @@ void AppendNumbers(const Tensor& t, int64_t n, std::string* out) {
   for (int64_t i = 0; i < n; ++i) absl::StrAppend(out, " ", t.data<T>()[i]);
 }
 
+// T is the type of the two parts.
+template <typename T>
+void AppendComplexNumbers(const Tensor& t, int64_t n, std::string* out) {
+  for (int64_t i = 0; i < n; ++i) {
+    T parts[2];
+    std::memcpy(parts, static_cast<const char*>(t.raw()) + static_cast<size_t>(i) * sizeof(parts),
+                sizeof(parts));
+    absl::StrAppend(out, " (", parts[0], ",", parts[1], ")");
+  }
+}
+
 }  // namespace
 
 std::string Tensor::DebugString(int most) const {
@@ -77,6 +88,12 @@ std::string Tensor::DebugString(int most) const {
     case DType::kInt16: AppendNumbers<int16_t>(*this, n, &out); break;
     case DType::kUint16: AppendNumbers<uint16_t>(*this, n, &out); break;
     case DType::kBool: AppendNumbers<bool>(*this, n, &out); break;
+    case DType::kComplex64:
+      AppendComplexNumbers<float>(*this, n, &out);
+      break;
+    case DType::kComplex128:
+      AppendComplexNumbers<double>(*this, n, &out);
+      break;
     case DType::kInt8:
       for (int64_t i = 0; i < n; ++i) absl::StrAppend(&out, " ", int{data<int8_t>()[i]});
       break;

@@ -238,6 +238,10 @@ class ForeignCheckpointTest(BadInputTest):
                    words=["Key hidden2/biases not found in checkpoint", "another --model_dir"])
         self.fails("train", "--model_dir", folder, "--steps", 40, *_HIDDEN,
                    "--optimizer", "momentum", words="not found in checkpoint")
+        # Its slots would be gone from the next checkpoint.
+        self.fails("train", "--model_dir", folder, "--steps", 40, *_HIDDEN, "--optimizer", "sgd",
+                   words=["'beta1_power', 'beta2_power', 'hidden1/biases/Adam'", " more, which this "
+                          "model lacks", "another --model_dir"])
         self.assertEqual(data_bytes(folder / "model.ckpt-30"), before)
         self.succeeds("verify", folder)
         self.assert_previous_restores(folder)
@@ -666,8 +670,39 @@ class OutputTest(BadInputTest):
         with open("/dev/full", "w", encoding="utf-8") as full:
             for command in (["inspect", self.model], ["inspect", self.model, "--json"],
                             ["inspect", self.model, "--all_tensors"], ["verify", self.model],
-                            ["summary", self.model / "graph.pbtxt"]):
+                            ["summary", self.model / "graph.pbtxt"], ["--help"],
+                            ["train", "--help"]):
                 self.fails(*command, words="standard output can't be written", stdout=full)
+
+    def test_pipes_and_devices(self):
+        """Nobody reads from the pipe; and neither is to be replaced by a file."""
+        pipe = self.folder / "pipe.npz"
+        os.mkfifo(pipe)
+        self.fails("convert", self.model, pipe, words=["pipe.npz' is not a regular file"])
+        device = self.folder / "device.npz"
+        os.symlink("/dev/null", device)
+        self.fails("convert", self.model, device, words=["device.npz' is not a regular file"])
+        self.fails("inspect", self.model, "--tensor_name", "logits/biases", "--npy", device,
+                   words="device.npz' is not a regular file")
+        self.assertTrue(pipe.is_fifo() and device.is_symlink())
+        os.mkfifo(self.folder / "new.npz.ferry-tmp")
+        self.fails("convert", self.model, self.folder / "new.npz",
+                   words="new.npz.ferry-tmp': it is a pipe")
+        self.assertEqual(sorted(os.listdir(self.folder)),
+                         ["device.npz", "new.npz.ferry-tmp", "pipe.npz"])
+
+    def test_a_folder_named_by_any_bytes(self):
+        folder = os.fsencode(self.folder) + b"/\xff\xfe\n\""
+        for steps in 20, 40:
+            result = subprocess.run([FERRY, "train", "--model_dir", folder, "--steps", str(steps),
+                                     "--summary_steps", "1", "--json"], timeout=60, check=False,
+                                    capture_output=True)
+            self.assertEqual(result.returncode, 0, result)
+            self.assertNotIn(b"protobuf", result.stderr)
+            self.assertIn("\ufffd\ufffd", json.loads(result.stdout)["checkpoint"])
+        # The curve is of both runs.
+        with open(folder + b"/training.svg", "rb") as file:
+            self.assertIn(b"resumed", file.read())
 
     def test_no_standard_streams(self):
         """Without them the first files that are opened would get their numbers, and the words."""
@@ -792,6 +827,17 @@ class UsageTest(CommandTest):
                 (["bench", "save", "--mib", "big"], "big"),
                 (["bench", "run", "--threads", "-4"], "--threads")]:
             self.fails(*command, words=words, status=2)
+        self.assertFalse((self.folder / "model").exists())
+
+    def test_empty_names(self):
+        """Which an unset variable of a shell script leaves."""
+        for command in (["train", "--model_dir", self.folder / "model", "--data", ""],
+                        ["inspect", self.folder, "--tensor_name", ""],
+                        ["inspect", self.folder, "--tensor_name", "v", "--npy", ""],
+                        ["summary", self.folder, "--svg", ""], ["summary", self.folder, "--dot", ""],
+                        ["freeze", "--meta", "m", "--checkpoint", "c", "--output", "o",
+                         "--output_node_names", ""]):
+            self.fails(*command, words="it is empty", status=2)
         self.assertFalse((self.folder / "model").exists())
 
     def test_numbers_out_of_range(self):

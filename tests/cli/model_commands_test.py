@@ -126,6 +126,28 @@ class RunTest(ModelTest):
         output = self.succeeds("run", "--graph", graph, "--fetch", "yes", "--timeout", 1e9)
         self.assertIn("yes: bool [] 1", output)
 
+    def test_values(self):
+        """Of every kind that JSON hasn't got."""
+        def constant(name, dtype, shape, content):
+            return (f'node {{ name: "{name}" op: "Const" '
+                    f'attr {{ key: "dtype" value {{ type: {dtype} }} }} attr {{ key: "value" value '
+                    f'{{ tensor {{ dtype: {dtype} tensor_shape {{ {shape} }} {content} }} }} }} }}\n')
+
+        graph = self.write("values.pbtxt", (
+            constant("c", "DT_COMPLEX64", "dim { size: 2 }",
+                     "scomplex_val: 1.5 scomplex_val: -2 scomplex_val: inf scomplex_val: nan") +
+            constant("d", "DT_COMPLEX128", "", "dcomplex_val: 0.25 dcomplex_val: 3") +
+            constant("f", "DT_FLOAT", "dim { size: 4 }",
+                     "float_val: nan float_val: -nan float_val: inf float_val: -inf") +
+            constant("q", "DT_QINT8", "dim { size: 2 }", "int_val: 1 int_val: -1")).encode())
+        run = ["run", "--graph", graph, *[f"--fetch={name}" for name in "cdfq"]]
+        fetches = self.succeeds_json(*run)["fetches"]
+        self.assertEqual({name: fetches[name]["value"] for name in fetches}, {
+            "c": [[1.5, -2], ["inf", "nan"]], "d": [0.25, 3],
+            "f": ["nan", "nan", "inf", "-inf"], "q": ["0x01", "0xff"]})
+        self.assertIn("c: complex64 [2] (1.5,-2) (inf,nan)\nd: complex128 [] (0.25,3)\n",
+                      self.succeeds(*run))
+
     def test_wrong_usage(self):
         for arguments, word in [
                 (["--fetch", "loss"], "graph"),
@@ -133,6 +155,13 @@ class RunTest(ModelTest):
                 (["--meta", self.meta, "--feed", "x"], "expected NAME=VALUE"),
                 (["--meta", self.meta, "--feed", "=3"], "expected NAME=VALUE"),
                 (["--meta", self.meta, "--repeat", "-1"], "-1"),
+                (["--meta", self.meta, "--repeat", "1", "--fetch", "loss"], "--target"),
+                (["--meta", self.meta, "--signature", "a"], "--saved_model"),
+                (["--meta", self.meta, "--tag_set", "serve"], "--saved_model"),
+                (["--meta", self.meta, "--timeout", "nan"], "'nan' is not a positive number"),
+                (["--meta", self.meta, "--timeout", "-1"], "'-1' is not a positive number"),
+                (["--meta", ""], "it is empty"), (["--meta", self.meta, "--save", ""], "it is empty"),
+                (["--meta", self.meta, "--checkpoint", ""], "it is empty"),
                 (["--meta", self.meta, "--device", "tpu"], "tpu")]:
             with self.subTest(arguments=arguments):
                 self.fails("run", *arguments, status=2, words=word)
