@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "gmock/gmock.h"
+#include "google/protobuf/text_format.h"
 #include "gtest/gtest.h"
 #include "runtime/graph/ops.h"
 
@@ -236,6 +237,38 @@ TEST_F(SessionTest, Errors) {
                            &out),
                kInvalidArgument, "node 'mm' (MatMul)");
   ASSERT_OK(session.Run({{"x", good}}, {"y"}, {}, &out));
+}
+
+// Iterators, queues and Python's functions, which programs had in front of their models.
+TEST_F(SessionTest, OutputsOfMissingOpsCanBeFed) {
+  proto::GraphDef def;
+  ASSERT_TRUE(google::protobuf::TextFormat::ParseFromString(R"(
+    node { name: "next" op: "NextBatch" attr { key: "output_types" value {
+             list { type: DT_FLOAT type: DT_INT64 } } } }
+    node { name: "parsed" op: "Parsed" input: "next" }
+    node { name: "sum" op: "AddV2" input: "next" input: "parsed:1"
+           attr { key: "T" value { type: DT_FLOAT } } }
+    node { name: "last" op: "Unheard" input: "sum" })",
+                                                            &def));
+  ASSERT_OK(ImportGraphDef({}, def, &graph));
+  EXPECT_EQ(graph.FindNode("next")->output_types(),
+            (std::vector<DType>{DType::kFloat, DType::kInt64}));
+  // As its user says.
+  EXPECT_EQ(Output(graph.FindNode("parsed"), 1).dtype(), DType::kFloat);
+  Session session(&graph);
+  std::vector<Tensor> out;
+  const Tensor one = Tensor::Scalar<float>(1), two = Tensor::Scalar<float>(2);
+  ASSERT_OK(session.Run({{"next:0", one}, {"parsed:1", two}}, {"sum:0"}, {}, &out));
+  EXPECT_EQ(Floats(out[0]), (std::vector<float>{3}));
+  const Tensor whole = Tensor::Scalar<int64_t>(1);
+  EXPECT_ERROR(session.Run({{"next:0", whole}, {"parsed:1", two}}, {"sum:0"}, {}, &out),
+               kInvalidArgument, "next:0");
+  EXPECT_ERROR(session.Run({{"next:0", one}}, {"sum:0"}, {}, &out), kUnimplemented, "Parsed");
+  // A fetch of such an op names it with the others.
+  for (const char* const words : {"NextBatch", "Parsed", "Unheard"}) {
+    EXPECT_ERROR(session.Run({}, {"last:0"}, {}, &out), kUnimplemented, words);
+  }
+  EXPECT_ERROR(session.Run({{"sum:0", one}}, {"last:0"}, {}, &out), kUnimplemented, "Unheard");
 }
 
 TEST_F(SessionTest, ACycleIsNamed) {

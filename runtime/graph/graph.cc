@@ -164,8 +164,9 @@ absl::Status Graph::CheckInput(const Node& node, int i, const Output& input) con
   if (node.info_ == nullptr) return absl::OkStatus();
   const DType want = node.input_types_[static_cast<size_t>(i)];
   const DType got = input.dtype();
-  // Outputs of ops that aren't registered have no known type.
   if (got == DType::kInvalid || got == want || BaseType(got) == want) return absl::OkStatus();
+  // Of an op that isn't registered nobody says which outputs are references.
+  if (input.node->info_ == nullptr && got == BaseType(want)) return absl::OkStatus();
   return InvalidArgument("node '", node.name_, "' (", node.op_, "): input ", i, " was passed ",
                          DTypeWord(got), " from '", input.name(), "' incompatible with expected ",
                          DTypeWord(want));
@@ -214,8 +215,14 @@ absl::StatusOr<Node*> Graph::Insert(std::unique_ptr<Node> node, bool open_inputs
   Node* n = node.get();
   by_name_[n->name_] = n;
   names_in_use_.try_emplace(absl::AsciiStrToLower(n->name_), 1);
-  for (const Output& in : n->inputs_) {
-    if (in.node != nullptr) in.node->consumers_.push_back(n);
+  for (int i = 0; i < n->num_inputs(); ++i) {
+    const Output& in = n->inputs_[static_cast<size_t>(i)];
+    if (in.node == nullptr) continue;
+    in.node->consumers_.push_back(n);
+    // What an op that isn't registered gives is what the first that takes it expects: so it can be
+    // fed.
+    DType& type = in.node->output_types_[static_cast<size_t>(in.index)];
+    if (type == DType::kInvalid && n->info_ != nullptr) type = BaseType(n->input_type(i));
   }
   for (Node* c : n->control_inputs_) c->consumers_.push_back(n);
   nodes_.push_back(std::move(node));

@@ -33,6 +33,16 @@ bool IsNextIteration(const std::string& op) {
   return op == "NextIteration" || op == "RefNextIteration";
 }
 
+// What an op that isn't registered gives, where its attributes say so as those of iterators, queues
+// and Python's functions do; empty where they don't.
+std::vector<DType> ListedTypes(const AttrMap& attrs) {
+  for (const char* const name : {"output_types", "component_types", "Tout"}) {
+    auto types = GetAttr<std::vector<DType>>(attrs, name);
+    if (types.ok()) return *std::move(types);
+  }
+  return {};
+}
+
 }  // namespace
 
 // State of one import; a class so that its steps share it.
@@ -300,7 +310,12 @@ absl::StatusOr<Node*> GraphImporter::MakeNode(int i) {
       FERRY_RETURN_IF_ERROR(TakeOutputs(i, static_cast<int64_t>(out.size()) - referred));
       node->output_types_ = std::move(out);
     } else {
-      node->output_types_.assign(static_cast<size_t>(referred), DType::kInvalid);
+      node->output_types_ = ListedTypes(node->attrs_);
+      if (static_cast<int64_t>(node->output_types_.size()) < referred) {
+        node->output_types_.assign(static_cast<size_t>(referred), DType::kInvalid);
+      }
+      FERRY_RETURN_IF_ERROR(
+          TakeOutputs(i, static_cast<int64_t>(node->output_types_.size()) - referred));
     }
   }
   FERRY_ASSIGN_OR_RETURN(Node * made, graph_->Insert(std::move(node), /*open_inputs=*/true));

@@ -190,9 +190,19 @@ absl::StatusOr<Session::Callable> Session::MakeCallable(const CallableOptions& o
     FERRY_ASSIGN_OR_RETURN(Output o, rep_->Find("feed", name));
     signature.feeds.push_back(o);
   }
+  absl::Status unknown;
   for (const std::string& name : options.fetches) {
-    FERRY_ASSIGN_OR_RETURN(Output o, rep_->Find("fetch", name));
-    signature.fetches.push_back(o);
+    const absl::StatusOr<Output> o = rep_->Find("fetch", name);
+    if (o.ok()) {
+      signature.fetches.push_back(*o);
+      continue;
+    }
+    // How many outputs an op has that isn't registered nobody knows. The plan says what is missing.
+    const auto parsed = ParseTensorName(name);
+    Node* const node = parsed.ok() ? rep_->graph->FindNode(parsed->first) : nullptr;
+    if (node == nullptr || node->info() != nullptr) return o.status();
+    unknown.Update(o.status());
+    signature.targets.push_back(node);
   }
   for (const std::string& name : options.targets) {
     FERRY_ASSIGN_OR_RETURN(Node * n, rep_->FindTarget(name));
@@ -201,6 +211,7 @@ absl::StatusOr<Session::Callable> Session::MakeCallable(const CallableOptions& o
   Callable callable;
   callable.session_ = this;
   FERRY_ASSIGN_OR_RETURN(callable.plan_, rep_->PlanFor(std::move(signature)));
+  FERRY_RETURN_IF_ERROR(unknown);  // A function's call, which there is.
   return callable;
 }
 

@@ -387,6 +387,27 @@ def einsums(f):
                       equation=equation)
 
 
+def linear_algebra(f):
+    for i, (outer, dtype) in enumerate([([], "float"), ([2], "double")]):
+        a = fl(outer + [3, 3], dtype=dtype) + arr(4 * np.eye(3), dtype)
+        definite = arr(a @ np.swapaxes(a, -1, -2), dtype)
+        b = fl(outer + [3, 2], 2, dtype=dtype)
+        gradient_case(f, "Cholesky_%d" % i, "Cholesky", [definite], tol=64)
+        gradient_case(f, "MatrixDeterminant_%d" % i, "MatrixDeterminant", [a], tol=64)
+        gradient_case(f, "LogMatrixDeterminant_%d" % i, "LogMatrixDeterminant", [a], tol=64)
+        for adjoint in [False, True]:
+            name = "%d_%d" % (i, adjoint)
+            gradient_case(f, "MatrixInverse_" + name, "MatrixInverse", [a], tol=64,
+                          adjoint=adjoint)
+            gradient_case(f, "MatrixSolve_" + name, "MatrixSolve", [a, b], tol=64, adjoint=adjoint)
+            for lower in [False, True]:
+                gradient_case(f, "MatrixTriangularSolve_%s_%d" % (name, lower),
+                              "MatrixTriangularSolve", [a, b], tol=64, adjoint=adjoint,
+                              lower=lower)
+    gradient_case(f, "MatrixTriangularSolve_bc", "MatrixTriangularSolve",
+                  [fl([3, 3]) + arr(4 * np.eye(3), "float"), fl([2, 3, 2], 2)], tol=64)
+
+
 def sparse(f):
     at = np.array([[0, 1], [2, 0], [2, 3]], np.int64)
     for ta in [False, True]:
@@ -422,6 +443,7 @@ def main():
     images(f)
     normalizations(f)
     einsums(f)
+    linear_algebra(f)
     sparse(f)
     depthwise(f)
     f.write()

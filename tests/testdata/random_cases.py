@@ -904,6 +904,33 @@ def einsum(r, op, d):
     return Case([r.values(s, d) for s in shapes], dict(equation=equation), tol=32)
 
 
+@generator("Cholesky MatrixInverse MatrixDeterminant LogMatrixDeterminant MatrixSolve "
+           "MatrixTriangularSolve")
+def linear_algebra(r, op, d):
+    if d not in ("float", "double") and (op, d) != ("MatrixInverse", "half"):
+        return None
+    n = r.size(0.03)
+    outer = r.shape(0, 2)
+    a = r.values(outer + [n, n], "double", -1, 1)
+    a = a @ np.swapaxes(a, -1, -2) + np.eye(n) if op == "Cholesky" else a + 2 * n * np.eye(n)
+    if op == "Cholesky" and n == 1 and r.chance(0.2):
+        a = -a  # No roots: NaNs, above the diagonal of larger ones anything.
+    if n and op in ("MatrixInverse", "MatrixSolve") and r.chance(0.06):
+        a[..., 0, :] = 0
+    if op.endswith("Determinant") and r.chance(0.5):
+        a = -a
+    a = arr(a, d)
+    if "Solve" not in op:
+        return Case([a], dict(adjoint=r.chance(0.5)) if op == "MatrixInverse" else {}, tol=64)
+    attrs = dict(adjoint=r.chance(0.5))
+    if op == "MatrixTriangularSolve":
+        attrs["lower"] = r.chance(0.5)
+        if r.chance(0.3):
+            outer = [1 if r.chance(0.5) else k for k in outer][r.int(0, len(outer)):]
+    return Case([a, r.values(outer + [n + (1 if r.chance(0.04) else 0), r.size(0.03)], d)], attrs,
+                tol=64)
+
+
 # ---- Sparse tensors ----
 
 

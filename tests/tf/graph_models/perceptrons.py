@@ -219,3 +219,26 @@ def _mixed_precision(dtype):
 # A unit in the last place of these types.
 register("mlp_half", _mixed_precision(tf.float16), classes_batch, tolerance=2**-10)
 register("mlp_bfloat16", _mixed_precision(tf.bfloat16), classes_batch, tolerance=2**-7)
+
+
+def _gaussian_mixture():
+    """Covariances by their roots; inverses and determinants beside those."""
+    x = tf.placeholder(tf.float32, [None, 2], name="x")
+    means = tf.get_variable("means", [3, 2], initializer=tf.random_normal_initializer())
+    roots = tf.get_variable("roots", initializer=tf.eye(2, batch_shape=[3]) + 0.1)
+    covariances = tf.matmul(roots, roots, transpose_b=True) + 0.1 * tf.eye(2)
+    triangles = tf.cholesky(covariances)
+    away = tf.transpose(x[tf.newaxis] - means[:, tf.newaxis], [0, 2, 1])
+    scaled = tf.matrix_triangular_solve(triangles, away)
+    log_roots = tf.reduce_sum(tf.log(tf.matrix_diag_part(triangles)), axis=1)
+    logs = -0.5 * tf.reduce_sum(tf.square(scaled), axis=1) - log_roots[:, tf.newaxis]
+    inverses = tf.matrix_inverse(covariances)
+    loss = (-tf.reduce_mean(tf.reduce_logsumexp(logs, axis=0)) +
+            0.01 * tf.reduce_sum(tf.log(tf.matrix_determinant(covariances))) +
+            0.001 * tf.reduce_sum(tf.trace(inverses)))
+    train = tf.train.AdamOptimizer(0.02).minimize(loss)
+    return Ends([tf.nn.softmax(logs, axis=0), inverses], loss, train)
+
+
+register("gaussian_mixture", _gaussian_mixture,
+         lambda step: {"x": random_state(step).normal(size=(BATCH, 2)).astype(np.float32)})
