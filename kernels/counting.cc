@@ -1,5 +1,6 @@
 // Bincount, DenseBincount: how often each number occurs, or the sum of the weights where it does;
-// and SparseToDense.
+// HistogramFixedWidth; and SparseToDense.
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <type_traits>
@@ -117,6 +118,69 @@ FERRY_OP("DenseBincount")
 const bool bincount =
     RegisterCpu<BincountKernel>(Types<int32_t, int64_t, float, double>(), "Bincount") &&
     RegisterCpu<BincountKernel>(Types<int32_t, int64_t, float, double>(), "DenseBincount");
+
+// ---- HistogramFixedWidth ----
+
+// How many values fall into each of bins of equal width; those outside count for the first or last.
+template <typename T>
+class HistogramKernel : public Kernel {
+  absl::Status Compute(KernelContext* c) const override {
+    const Tensor &values = c->input(0), &range = c->input(1);
+    if (range.rank() != 1 || range.dim(0) != 2) {
+      return InvalidArgument("value_range should be a vector of 2 elements, but got shape ",
+                             range.shape().DebugString());
+    }
+    if (c->input(2).rank() != 0) {
+      return InvalidArgument("nbins should be a scalar, but got shape ",
+                             c->input(2).shape().DebugString());
+    }
+    FERRY_ASSIGN_OR_RETURN(const int64_t bins, c->InputAsInt(2));
+    if (bins <= 0)
+      return InvalidArgument("nbins should be a positive number, but got '", bins, "'");
+    const T low = range.data<T>()[0], high = range.data<T>()[1];
+    if (!(low < high)) {
+      return InvalidArgument(
+          "value_range should satisfy value_range[0] < value_range[1], but got '[",
+          static_cast<double>(low), ", ", static_cast<double>(high), "]'");
+    }
+    FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, TensorShape{bins}));
+    FERRY_RETURN_IF_ERROR(FillZero(c, out));
+    const double step =
+        (static_cast<double>(high) - static_cast<double>(low)) / static_cast<double>(bins);
+    for (int64_t i = 0; i < values.num_elements(); ++i) {
+      const T value = values.data<T>()[i];
+      const double at = (static_cast<double>(value) - static_cast<double>(low)) / step;
+      const int64_t bin = !(value > low)    ? 0
+                          : !(value < high) ? bins - 1
+                                            : std::min(bins - 1, static_cast<int64_t>(at));
+      if (out->dtype() == DType::kInt32) {
+        ++out->data<int32_t>()[bin];
+      } else {
+        ++out->data<int64_t>()[bin];
+      }
+    }
+    return absl::OkStatus();
+  }
+};
+
+FERRY_OP("HistogramFixedWidth")
+    .Input("values: T")
+    .Input("value_range: T")
+    .Input("nbins: int32")
+    .Output("out: dtype")
+    .Attr("T: {int32, int64, float, double}")
+    .Attr("dtype: {int32, int64} = DT_INT32")
+    .Shape([](InferenceContext* c) -> absl::Status {
+      FERRY_RETURN_IF_ERROR(c->WithRank(c->input(1), 1).status());
+      FERRY_RETURN_IF_ERROR(c->WithRank(c->input(2), 0).status());
+      const std::optional<int64_t> bins = KnownInt(c, 2);
+      c->set_output(0, {bins && *bins > 0 ? *bins : PartialShape::kUnknown});
+      return absl::OkStatus();
+    })
+    .NotDifferentiable();
+
+const bool histogram =
+    RegisterCpu<HistogramKernel>(Types<int32_t, int64_t, float, double>(), "HistogramFixedWidth");
 
 // ---- SparseToDense ----
 

@@ -1,5 +1,6 @@
 // MaxPool and AvgPool with their gradients, MaxPoolV2 and MaxPoolGradV2 (whose windows are inputs),
-// and MaxPoolGradGrad. All of them see images with the channels innermost (PoolSizes).
+// MaxPoolGradGrad; MaxPoolWithArgmax and MaxPoolGradWithArgmax. All of them see images with the
+// channels innermost (PoolSizes).
 //
 // Of equal elements the first one, row by row, is a window's greatest. Means don't count padding.
 #include <algorithm>
@@ -7,6 +8,7 @@
 #include <string>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "kernels/gpu_checks.h"
 #include "kernels/gpu_host.h"
@@ -158,8 +160,7 @@ inline void FindGreatest(const PoolSizes& s, const T* cells, int64_t pixel, int6
 
 // ForGreatest with pixels counted by At.
 template <typename At, typename T, typename Fn>
-void ForGreatestBy(const PoolSizes& s, const T* image, int64_t first, int64_t count,
-                   const Fn& fn) {
+void ForGreatestBy(const PoolSizes& s, const T* image, int64_t first, int64_t count, const Fn& fn) {
   const int64_t size = s.y.in * s.x.in * s.depth;
   for (int64_t oy = 0; oy < s.y.out; ++oy) {
     const auto [y0, y1] = Cells(s.y, oy);
@@ -511,6 +512,151 @@ const bool registered = RegisterCpu<MaxPoolKernel>(NumberTypes(), "MaxPool") &&
                         RegisterCpu<MaxPoolGradV2Kernel>(NumberTypes(), "MaxPoolGradV2") &&
                         RegisterCpu<AvgPoolKernel>(FloatTypes(), "AvgPool") &&
                         RegisterCpu<AvgPoolGradKernel>(FloatTypes(), "AvgPoolGrad");
+
+// ---- MaxPoolWithArgmax, MaxPoolGradWithArgmax ----
+
+// Their images have the channels innermost, and no attribute for that.
+template <typename Context>
+absl::StatusOr<WindowAttrs> ArgmaxAttrs(const Context& c) {
+  WindowAttrs attrs;
+  attrs.data_format = "NHWC";
+  FERRY_ASSIGN_OR_RETURN(attrs.padding, c.template Attr<std::string>("padding"));
+  FERRY_ASSIGN_OR_RETURN(attrs.ksize, c.template Attr<std::vector<int64_t>>("ksize"));
+  FERRY_ASSIGN_OR_RETURN(attrs.strides, c.template Attr<std::vector<int64_t>>("strides"));
+  FERRY_RETURN_IF_ERROR(CheckPoolAttrs(attrs, false));
+  return attrs;
+}
+
+// The greatest elements, and where they lie in the image's memory, or in that of all images.
+template <typename T>
+class MaxPoolWithArgmaxKernel : public Kernel {
+  absl::Status Init(const KernelConstruction& c) override {
+    FERRY_ASSIGN_OR_RETURN(attrs_, ArgmaxAttrs(c));
+    FERRY_ASSIGN_OR_RETURN(all_, c.Attr<bool>("include_batch_in_index"));
+    return absl::OkStatus();
+  }
+
+  absl::Status Compute(KernelContext* c) const override {
+    const Tensor& in = c->input(0);
+    if (in.rank() != 4) {
+      return InvalidArgument("tensor_in must be 4-dimensional, got ", in.shape().DebugString());
+    }
+    PoolSizes s;
+    TensorShape shape;
+    FERRY_RETURN_IF_ERROR(PoolSizesOf(attrs_, in.shape(), &s, &shape));
+    FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, shape));
+    FERRY_ASSIGN_OR_RETURN(Tensor * argmax, c->AllocateOutput(1, shape));
+    if (shape.num_elements() == 0) return absl::OkStatus();
+    if (argmax->dtype() == DType::kInt32) {
+      Find(c, s, in.data<T>(), out->data<T>(), argmax->data<int32_t>());
+    } else {
+      Find(c, s, in.data<T>(), out->data<T>(), argmax->data<int64_t>());
+    }
+    return absl::OkStatus();
+  }
+
+  template <typename Place>
+  void Find(KernelContext* c, const PoolSizes& s, const T* in, T* out, Place* places) const {
+    const int64_t pixels = s.y.in * s.x.in * s.depth, windows = s.y.out * s.x.out * s.depth;
+    ForChannels(c, s, [&](int64_t n, int64_t first, int64_t count) {
+      ForGreatest(s, in + n * pixels, first, count,
+                  [&](int64_t window, int64_t channel, int64_t lanes, const auto* at) {
+                    const int64_t to = n * windows + window * s.depth + channel;
+                    for (int64_t k = 0; k < lanes; ++k) {
+                      const int64_t place = static_cast<int64_t>(at[k]) * s.depth + channel + k;
+                      out[to + k] = in[n * pixels + place];
+                      places[to + k] = static_cast<Place>(place + (all_ ? n * pixels : 0));
+                    }
+                  });
+    });
+  }
+
+  WindowAttrs attrs_;
+  bool all_ = false;
+};
+
+template <typename T>
+class MaxPoolGradWithArgmaxKernel : public Kernel {
+  absl::Status Init(const KernelConstruction& c) override {
+    FERRY_ASSIGN_OR_RETURN(attrs_, ArgmaxAttrs(c));
+    FERRY_ASSIGN_OR_RETURN(all_, c.Attr<bool>("include_batch_in_index"));
+    return absl::OkStatus();
+  }
+
+  absl::Status Compute(KernelContext* c) const override {
+    const Tensor &in = c->input(0), &grad = c->input(1), &argmax = c->input(2);
+    if (in.rank() != 4) {
+      return InvalidArgument("tensor_in must be 4-dimensional, got ", in.shape().DebugString());
+    }
+    PoolSizes s;
+    TensorShape shape;
+    FERRY_RETURN_IF_ERROR(PoolSizesOf(attrs_, in.shape(), &s, &shape));
+    for (const int i : {1, 2}) {
+      if (c->input(i).shape() == shape) continue;
+      return InvalidArgument("Expected ", i == 1 ? "grad" : "argmax", " shape to be ",
+                             shape.DebugString(), ", but got ", c->input(i).shape().DebugString());
+    }
+    FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, in.shape()));
+    T* const to = out->data<T>();
+    std::fill_n(to, out->num_elements(), T(0));
+    if (shape.num_elements() == 0) return absl::OkStatus();
+    const int64_t pixels = s.y.in * s.x.in * s.depth, windows = s.y.out * s.x.out * s.depth;
+    for (int64_t i = 0; i < argmax.num_elements(); ++i) {
+      int64_t place = argmax.dtype() == DType::kInt32 ? int64_t{argmax.data<int32_t>()[i]}
+                                                      : argmax.data<int64_t>()[i];
+      const int64_t limit = all_ ? s.batch * pixels : pixels;
+      if (place < 0 || place >= limit) {
+        return InvalidArgument("Invalid input backprop index: ", place, ", ", limit);
+      }
+      if (!all_) place += i / windows * pixels;
+      to[place] = static_cast<T>(to[place] + grad.data<T>()[i]);
+    }
+    return absl::OkStatus();
+  }
+
+  WindowAttrs attrs_;
+  bool all_ = false;
+};
+
+#define FERRY_ARGMAX_ATTRS                                        \
+  FERRY_POOL_WINDOWS.Attr("Targmax: {int32, int64} = DT_INT64")   \
+      .FERRY_PADDING.Attr("include_batch_in_index: bool = false") \
+      .Attr("T: realnumbertype")
+
+FERRY_OP("MaxPoolWithArgmax")
+    .Input("input: T")
+    .Output("output: T")
+    .Output("argmax: Targmax")
+    .FERRY_ARGMAX_ATTRS
+    .Shape([](InferenceContext* c) -> absl::Status {
+      FERRY_ASSIGN_OR_RETURN(const WindowAttrs attrs, ArgmaxAttrs(*c));
+      FERRY_ASSIGN_OR_RETURN(const PartialShape input, c->WithRank(c->input(0), 4));
+      FERRY_ASSIGN_OR_RETURN(const PartialShape out, PooledShape(attrs, input));
+      c->set_output(0, out);
+      c->set_output(1, out);
+      return absl::OkStatus();
+    })
+    .Gradient([](GradientContext* c) -> absl::Status {
+      NodeBuilder b(c->scope(), "MaxPoolGradWithArgmax");
+      b.Input(c->input(0)).Input(c->grad(0)).Input(c->output(1));
+      for (const char* const name : {"ksize", "strides", "padding", "include_batch_in_index"}) {
+        const auto it = c->node()->attrs().find(name);
+        if (it != c->node()->attrs().end()) b.AttrValue(name, it->second);
+      }
+      c->set_input_grad(0, b.BuildOutput());
+      return c->scope().status();
+    });
+
+FERRY_OP("MaxPoolGradWithArgmax")
+    .Input("input: T")
+    .Input("grad: T")
+    .Input("argmax: Targmax")
+    .Output("output: T")
+    .FERRY_ARGMAX_ATTRS.Shape(UnchangedShape);
+
+[[maybe_unused]] const bool argmax =
+    RegisterCpu<MaxPoolWithArgmaxKernel>(NumberTypes(), "MaxPoolWithArgmax") &&
+    RegisterCpu<MaxPoolGradWithArgmaxKernel>(NumberTypes(), "MaxPoolGradWithArgmax");
 
 }  // namespace
 

@@ -484,29 +484,41 @@ FERRY_OP("StridedSliceGrad")
                                .BuildOutput());
       return c->scope().status();
     });
-FERRY_OP("StridedSliceAssign")
-    .Input("ref: Ref(T)")
-    .Input("begin: Index")
-    .Input("end: Index")
-    .Input("strides: Index")
-    .Input("value: T")
-    .Output("output_ref: Ref(T)")
-    .Attr("T: type")
-    .Attr("Index: {int32, int64}")
-    .Attr("begin_mask: int = 0")
-    .Attr("end_mask: int = 0")
-    .Attr("ellipsis_mask: int = 0")
-    .Attr("new_axis_mask: int = 0")
-    .Attr("shrink_axis_mask: int = 0")
-    .Shape(UnchangedShape)
-    .NotDifferentiable();
+// "ref: Ref(T)", or a handle.
+OpBuilder AssignOp(const char* name, bool resource) {
+  OpBuilder b(name);
+  b.Input(resource ? "ref: resource" : "ref: Ref(T)")
+      .Input("begin: Index")
+      .Input("end: Index")
+      .Input("strides: Index")
+      .Input("value: T");
+  if (!resource) b.Output("output_ref: Ref(T)");
+  b.Attr("T: type")
+      .Attr("Index: {int32, int64}")
+      .Attr("begin_mask: int = 0")
+      .Attr("end_mask: int = 0")
+      .Attr("ellipsis_mask: int = 0")
+      .Attr("new_axis_mask: int = 0")
+      .Attr("shrink_axis_mask: int = 0");
+  if (resource) {
+    b.Stateful().Shape(NoOutputs);
+  } else {
+    b.Shape(UnchangedShape).NotDifferentiable();
+  }
+  return b;
+}
+const OpBuilder::Registrar slice_assign(AssignOp("StridedSliceAssign", false));
+const OpBuilder::Registrar resource_slice_assign(AssignOp("ResourceStridedSliceAssign", true));
 [[maybe_unused]] const bool strided =
     RegisterArrayKernel<StridedSliceKernel>("StridedSlice", {"begin", "end", "strides"}) &&
     RegisterArrayKernel<StridedSliceGradKernel>("StridedSliceGrad",
                                                 {"shape", "begin", "end", "strides"}) &&
-    RegisterArrayKernel<StridedSliceAssignKernel>("StridedSliceAssign",
+    RegisterArrayKernel<StridedSliceAssignKernel>("StridedSliceAssign", {"begin", "end", "strides"},
+                                                  "T",
+                                                  /*replayable=*/false) &&  // It may allocate.
+    RegisterArrayKernel<StridedSliceAssignKernel>("ResourceStridedSliceAssign",
                                                   {"begin", "end", "strides"}, "T",
-                                                  /*replayable=*/false);  // It may allocate.
+                                                  /*replayable=*/false);
 
 }  // namespace
 }  // namespace ferry

@@ -1,6 +1,6 @@
 // Ops on sparse tensors, which are three tensors: the positions of their elements (a row of indices
 // an element), the elements, and the dense shape. SparseTensorDenseMatMul, SparseFillEmptyRows and
-// its gradient, SparseReshape.
+// its gradient, SparseReshape, SparseReorder.
 #include <algorithm>
 #include <numeric>
 #include <type_traits>
@@ -461,6 +461,83 @@ FERRY_OP("SparseReshape")
     .NotDifferentiable();
 
 FERRY_KERNEL("SparseReshape").Device(DeviceType::kCpu).Make<SparseReshapeKernel>();
+
+// ---- SparseReorder ----
+
+// The elements in row-major order of their positions, whether or not these lie within the shape.
+class SparseReorderKernel : public Kernel {
+  absl::Status Compute(KernelContext* c) const override {
+    const Tensor &at = c->input(0), &values = c->input(1);
+    if (at.rank() != 2) {
+      return InvalidArgument("Input indices should be a matrix but received shape ",
+                             at.shape().DebugString());
+    }
+    const int64_t n = at.dim(0), rank = at.dim(1);
+    if (values.rank() != 1 || values.dim(0) != n) {
+      return InvalidArgument("Input values should be a vector of ", n, " but received shape ",
+                             values.shape().DebugString());
+    }
+    if (c->input(2).rank() != 1 || c->input(2).dim(0) != rank) {
+      return InvalidArgument("Input shape should be a vector of ", rank, " but received shape ",
+                             c->input(2).shape().DebugString());
+    }
+    const int64_t* const from = at.data<int64_t>();
+    std::vector<int64_t> order(static_cast<size_t>(n));
+    std::iota(order.begin(), order.end(), int64_t{0});
+    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
+      return std::lexicographical_compare(from + a * rank, from + (a + 1) * rank, from + b * rank,
+                                          from + (b + 1) * rank);
+    });
+    FERRY_ASSIGN_OR_RETURN(Tensor * positions, c->AllocateOutput(0, at.shape()));
+    FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(1, values.shape()));
+    for (int64_t i = 0; i < n; ++i) {
+      std::copy_n(from + order[static_cast<size_t>(i)] * rank, rank,
+                  positions->data<int64_t>() + i * rank);
+    }
+    return ForWidth(values.dtype(), [&](auto* type) {
+      using T = std::remove_pointer_t<decltype(type)>;
+      for (int64_t i = 0; i < n; ++i) {
+        static_cast<T*>(out->raw())[i] =
+            static_cast<const T*>(values.raw())[order[static_cast<size_t>(i)]];
+      }
+    });
+  }
+};
+
+FERRY_OP("SparseReorder")
+    .Input("input_indices: int64")
+    .Input("input_values: T")
+    .Input("input_shape: int64")
+    .Output("output_indices: int64")
+    .Output("output_values: T")
+    .Attr("T: type")
+    .Shape([](InferenceContext* c) -> absl::Status {
+      FERRY_ASSIGN_OR_RETURN(PartialShape at, c->WithRank(c->input(0), 2));
+      FERRY_ASSIGN_OR_RETURN(PartialShape values, c->WithRank(c->input(1), 1));
+      FERRY_RETURN_IF_ERROR(c->WithRank(c->input(2), 1).status());
+      c->set_output(0, std::move(at));
+      c->set_output(1, std::move(values));
+      return absl::OkStatus();
+    })
+    .Gradient([](GradientContext* c) -> absl::Status {
+      // The elements' numbers, reordered alike, tell where each came from.
+      const Scope& s = c->scope();
+      const Output size = ops::Size(s, c->input(1));
+      const Output numbers =
+          ops::Range(s, ops::Const<int32_t>(s, 0), size, ops::Const<int32_t>(s, 1));
+      Node* const sorted = NodeBuilder(s, "SparseReorder")
+                               .Input(c->input(0))
+                               .Input(numbers)
+                               .Input(c->input(2))
+                               .Build();
+      if (sorted == nullptr) return s.status();
+      const Output back =
+          NodeBuilder(s, "InvertPermutation").Input(Output(sorted, 1)).BuildOutput();
+      c->set_input_grad(1, ops::GatherV2(s, c->grad(1), back, ops::Const<int32_t>(s, 0)));
+      return s.status();
+    });
+
+FERRY_KERNEL("SparseReorder").Device(DeviceType::kCpu).Make<SparseReorderKernel>();
 
 }  // namespace
 }  // namespace ferry

@@ -86,7 +86,7 @@ std::string PassesOn(const std::string& op) {
 // of the family Assign, Scatter and Apply.
 bool Writes(const std::string& op, int input) {
   if (absl::StartsWith(op, "Assign") || absl::StartsWith(op, "Scatter") ||
-      absl::StartsWith(op, "ResourceScatter")) {
+      absl::StartsWith(op, "ResourceScatter") || absl::EndsWith(op, "StridedSliceAssign")) {
     return input == 0;
   }
   // All but the last few inputs of an optimizer's op are variables; what follows them are values,

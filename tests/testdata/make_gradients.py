@@ -416,14 +416,26 @@ def sparse(f):
             gradient_case(f, "SparseTensorDenseMatMul_%d%d" % (ta, tb), "SparseTensorDenseMatMul",
                           [at, fl([3]), arr([3, 4], "int64"), b.T if tb else b],
                           adjoint_a=ta, adjoint_b=tb)
+    gradient_case(f, "SparseReorder", "SparseReorder",
+                  [at[[1, 2, 0]], fl([3]), arr([3, 4], "int64")])
     gradient_case(f, "SparseFillEmptyRows", "SparseFillEmptyRows",
                   [at, fl([3]), arr([4, 4], "int64"), fl([], 2)])
+
+
+def quantized(f):
+    x, low, high = fl([4, 5]), arr([-1.1] * 5, "float"), arr([0.8] * 5, "float")
+    gradient_case(f, "FakeQuantWithMinMaxArgs", "FakeQuantWithMinMaxArgs", [x], min=-1.0, max=1.5)
+    gradient_case(f, "FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVars", [x, low[0], high[0]])
+    gradient_case(f, "FakeQuantWithMinMaxVarsPerChannel", "FakeQuantWithMinMaxVarsPerChannel",
+                  [x, low, high], num_bits=4)
 
 
 def depthwise(f):
     x, w = fl([2, 5, 4, 2]), fl([3, 2, 2, 3], 2)
     attrs = dict(strides=[1, 2, 2, 1], padding="SAME")
     dy = fl([2, 3, 2, 6], 3)
+    gradient_case(f, "MaxPoolWithArgmax", "MaxPoolWithArgmax", [x], ksize=[1, 2, 2, 1],
+                  strides=[1, 2, 1, 1], padding="SAME", Targmax=tf.int64)
     gradient_case(f, "DepthwiseConv2dNative", "DepthwiseConv2dNative", [x, w], **attrs)
     gradient_case(f, "DepthwiseConv2dNativeBackpropInput", "DepthwiseConv2dNativeBackpropInput",
                   [arr(x.shape, "int32"), w, dy], **attrs)
@@ -446,6 +458,7 @@ def main():
     linear_algebra(f)
     sparse(f)
     depthwise(f)
+    quantized(f)
     f.write()
 
 

@@ -931,6 +931,40 @@ def linear_algebra(r, op, d):
                 tol=64)
 
 
+@generator("HistogramFixedWidth")
+def histogram_fixed_width(r, op, d):
+    if d not in ("int32", "int64", "float", "double"):
+        return None
+    low = r.int(-2, 1)
+    return Case([r.values(r.shape(), d), arr([low, low + r.of(1, 2, 3, 3, 0)], d),
+                 arr(r.of(1, 2, 3, 5, 5, 0), "int32")], dict(dtype=TF_DTYPE[r.index()]))
+
+
+@generator("FakeQuantWithMinMaxArgs FakeQuantWithMinMaxVars FakeQuantWithMinMaxVarsPerChannel")
+def fake_quant(r, op, d):
+    return fake_quant_case(r, op, False)
+
+
+@generator("FakeQuantWithMinMaxArgsGradient FakeQuantWithMinMaxVarsGradient "
+           "FakeQuantWithMinMaxVarsPerChannelGradient")
+def fake_quant_gradient(r, op, d):
+    return fake_quant_case(r, op, True)
+
+
+def fake_quant_case(r, op, gradient):
+    shape = r.shape(1 if "PerChannel" in op else 0)
+    attrs = dict(num_bits=r.of(8, 8, 4, 2, 16), narrow_range=r.chance(0.4))
+    x = [r.values(shape, "float") for _ in range(2 if gradient else 1)]
+    if gradient and r.chance(0.04):
+        x[0] = x[0][..., np.newaxis]
+    if "Args" in op:
+        low = r.int(-3, 1)
+        return Case(x, dict(attrs, min=float(low), max=low + r.of(0.5, 1.0, 2.7)), tol=16)
+    ends = [shape[-1]] if "PerChannel" in op else []
+    low = -r.values(ends, "float", 0.1, 2)
+    return Case(x + [low, np.float32(low + r.values(ends, "float", 0.3, 4))], attrs, tol=16)
+
+
 # ---- Sparse tensors ----
 
 
@@ -975,6 +1009,15 @@ def sparse_fill_empty_rows_grad(r, op, d):
     if len(at) and r.chance(0.05):
         at[0] = 9
     return Case([at, r.values([n], d)], tol=4)
+
+
+@generator("SparseReorder")
+def sparse_reorder(r, op, d):
+    shape = [r.int(1, 5) for _ in range(r.int(1, 3))]
+    at = sparse_positions(r, shape, ordered=False)
+    if len(at) and r.chance(0.05):
+        at[0, 0] = 7
+    return Case([at, r.values([len(at)], d), arr(shape, "int64")])
 
 
 @generator("SparseReshape")
@@ -1054,6 +1097,21 @@ def pool(r, op, d):
     if op == "AvgPoolGrad":
         return Case([arr(shape, "int32"), r.values(out, d)], attrs, tol=8)
     return Case([r.values(shape, d)], attrs, tol=8)
+
+
+@generator("MaxPoolWithArgmax MaxPoolGradWithArgmax")
+def max_pool_with_argmax(r, op, d):
+    if d not in NUMBERS:
+        return None
+    shape = [r.int(1, 2), r.int(3, 6), r.int(3, 6), r.int(1, 3)]
+    padding, k, s, out = pooled(r, shape, op)
+    everywhere = r.chance(0.5)
+    attrs = dict(padding=padding, ksize=k, strides=s, include_batch_in_index=everywhere)
+    if op == "MaxPoolWithArgmax":
+        return Case([r.values(shape, d)], dict(attrs, Targmax=TF_DTYPE[r.index()]))
+    places = int(np.prod(shape if everywhere else shape[1:]))
+    at = r.ints(out, "int64", 0, places - 1)  # Others end TensorFlow's process.
+    return Case([r.values(shape, d), r.values(out, d, 0, 5), at], attrs, tol=8)
 
 
 @generator("MaxPoolGrad MaxPoolGradV2 MaxPoolGradGrad")
@@ -1395,15 +1453,20 @@ def resource_gather(r, op, d):
     return Case([r.values(shape, d), ix], build=build)
 
 
-@generator("StridedSliceAssign")
+@generator("StridedSliceAssign ResourceStridedSliceAssign")
 def slice_assign(r, op, d):
     shape, t = [r.int(1, 4)] + r.shape(0, 2), r.index()
     begin, end = [0], [r.int(1, shape[0])]
     value = r.values([end[0]] + shape[1:], d)
 
     def build(i):
-        results(raw.StridedSliceAssign(ref=reference(i[0]), begin=i[1], end=i[2], strides=i[3],
-                                       value=i[4]))
+        args = dict(begin=i[1], end=i[2], strides=i[3], value=i[4])
+        if op.startswith("Resource"):
+            h, set_ = handle(i[0])
+            done = after([set_], lambda: raw.ResourceStridedSliceAssign(ref=h, **args))
+            results(read(h, i[0].dtype, done))
+        else:
+            results(raw.StridedSliceAssign(ref=reference(i[0]), **args))
 
     return Case([r.values(shape, d)] + [arr(v, t) for v in (begin, end, [1])] + [value],
                 build=build)

@@ -198,3 +198,44 @@ def _mobile():
 
 register("mobile", _mobile, images_batch)
 register("mobile_resource", _mobile, images_batch, resource=True)
+
+
+def _quantized():
+    """Weights and activations rounded to 8 bits, by ranges that are fixed, trained or averaged."""
+    x, y = _placeholders()
+    filters = weights("filters", [3, 3, 1, 4])
+    low, high = biases("low", [4], -1.0), biases("high", [4], 1.0)
+    filters = tf.quantization.fake_quant_with_min_max_vars_per_channel(filters, low, high)
+    h = tf.nn.conv2d(x, filters, [1, 2, 2, 1], "SAME")
+    h = tf.quantization.fake_quant_with_min_max_args(tf.nn.relu6(h), 0.0, 6.0)
+    logits = dense(_flatten(h), 4, "out")
+    averages = [tf.get_variable(name, [], initializer=tf.constant_initializer(value),
+                                trainable=False) for name, value in (("min", -6.0), ("max", 6.0))]
+    found = [tf.reduce_min(logits), tf.reduce_max(logits)]
+    averaged = [moving_averages.assign_moving_average(variable, value, 0.9, zero_debias=False)
+                for variable, value in zip(averages, found)]
+    logits = tf.quantization.fake_quant_with_min_max_vars(logits, *averages, narrow_range=True)
+    loss = classification_loss(logits, y)
+    with tf.control_dependencies([tf.train.MomentumOptimizer(0.02, 0.9).minimize(loss)]):
+        train = tf.group(*averaged)
+    return Ends([logits], loss, train)
+
+
+register("quantized", _quantized, images_batch)
+
+
+def _unpooled():
+    """What was pooled goes back to where it was the greatest."""
+    x, y = _placeholders()
+    h = tf.nn.relu(_conv(x, 4, 3, "encoder"))
+    pooled, places = tf.nn.max_pool_with_argmax(h, [1, 2, 2, 1], [1, 2, 2, 1], "SAME",
+                                                include_batch_in_index=True)
+    h = tf.scatter_nd(tf.reshape(places, [-1, 1]), tf.reshape(pooled, [-1]),
+                      tf.reshape(tf.size(h, out_type=tf.int64), [1]))
+    h = _conv(tf.reshape(h, [-1, 12, 12, 4]), 4, 3, "decoder")
+    loss = (classification_loss(dense(_flatten(pooled), 4, "out"), y) +
+            tf.reduce_mean(tf.square(tf.reduce_mean(h, axis=3, keepdims=True) - x)))
+    return Ends([h, places], loss, tf.train.AdamOptimizer(0.01).minimize(loss))
+
+
+register("unpooled", _unpooled, images_batch)

@@ -182,3 +182,22 @@ def _two_players():
 
 
 register("two_players", _two_players, lambda step: {"x": regression_batch(step)["x"]})
+
+
+def _assigned_slices():
+    """Writes the last inputs into rows and columns of a matrix."""
+    x = tf.placeholder(tf.float32, [None, 8], name="x")
+    y = tf.placeholder(tf.float32, [None, 1], name="y")
+    seen = tf.get_variable("seen", [4, 8], initializer=tf.zeros_initializer(), trainable=False)
+    out = dense(x + tf.reduce_mean(seen, axis=0), 1, "out")
+    loss = tf.reduce_mean(tf.square(out - y))
+    trained = tf.train.AdamOptimizer(0.01).minimize(loss)
+    with tf.control_dependencies([trained]):
+        rows = seen[1:3, ::2].assign(x[:2, :4])
+    with tf.control_dependencies([rows]):
+        row = seen[0].assign(x[2])
+    return Ends([out], loss, tf.group(rows, row))
+
+
+register("assigned_slices", _assigned_slices, regression_batch)
+register("assigned_slices_resource", _assigned_slices, regression_batch, resource=True)
