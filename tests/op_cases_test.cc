@@ -238,6 +238,7 @@ const std::map<std::string, const char*> kElsewhere = {
     {"DestroyResourceOp", "resource_variable_test"},
     {"DisableCopyOnRead", "resource_variable_test"},
     {"HistogramSummary", "tf/event_test.py"},
+    {"ImageSummary", "tf/event_test.py"},
     {"MergeSummary", "tf/event_test.py"},
     {"MergeV2Checkpoints", "saver_ops_test"},
     {"NoOp", "control_test: it has no value"},

@@ -3,12 +3,14 @@
 Environment: FERRY_BIN is the folder with the build's outputs.
 """
 
+import ast
 import glob
 import os
 import subprocess
 import tempfile
 import unittest
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 from tensorboard.backend.event_processing import event_accumulator
 
@@ -61,6 +63,57 @@ class EventTest(unittest.TestCase):
         self.assertAlmostEqual(loss[3][1], 0.25)
         self.assertEqual(loss[55][1], 0.5)
         self.assertEqual(len(events.Graph().node), 1)
+
+
+class ImageSummaryTest(unittest.TestCase):
+
+    def summaries(self, images, **options):
+        """TensorFlow's and ours, of a graph that TensorFlow wrote."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        file = os.path.join(folder.name, "x.npy")
+        np.save(file, images)
+        with tf.Graph().as_default() as graph, tf.Session() as session:
+            x = tf.placeholder(images.dtype, [None, *images.shape[1:]], name="x")
+            image = tf.summary.image("pictures", x, **options)
+            merged = tf.summary.merge([image, tf.summary.scalar("mean", tf.reduce_mean(x))]) if (
+                images.dtype == np.float32) else image
+            theirs = session.run(merged, {x: images})
+            tf.io.write_graph(graph.as_graph_def(), folder.name, "graph.pb", as_text=False)
+        printed = subprocess.run(
+            [_FERRY, "run", "--graph", os.path.join(folder.name, "graph.pb"), "--feed",
+             f"x={file}", "--fetch", merged.name], stdout=subprocess.PIPE, text=True,
+            check=True).stdout
+        ours = ast.literal_eval("b" + printed[printed.index('"'):].strip())
+        return tf.Summary.FromString(theirs), tf.Summary.FromString(ours)
+
+    def check(self, images, **options):
+        theirs, ours = self.summaries(images, **options)
+        self.assertEqual([value.tag for value in ours.value],
+                         [value.tag for value in theirs.value])
+        with tf.Graph().as_default(), tf.Session() as session:
+            for their, our in zip(theirs.value, ours.value):
+                if not their.HasField("image"):
+                    continue
+                pixels = [session.run(tf.image.decode_png(value.image.encoded_image_string))
+                          for value in (their, our)]
+                np.testing.assert_array_equal(*pixels)
+                for value in (their, our):
+                    value.image.encoded_image_string = b""
+                self.assertEqual(their.image, our.image)
+
+    def test_images(self):
+        random = np.random.RandomState(3)
+        self.check(random.uniform(0, 3, (5, 6, 7, 3)).astype(np.float32))
+        self.check(random.normal(size=(2, 28, 28, 1)).astype(np.float32), max_outputs=1)
+        self.check(random.randint(0, 256, (2, 40, 30, 4)).astype(np.uint8))
+        self.check(np.zeros((1, 300, 200, 3), np.uint8))
+        self.check(random.randint(0, 256, (1, 300, 200, 3)).astype(np.uint8))
+        self.check(np.zeros((1, 2, 2, 1), np.float16))
+        bad = random.uniform(-1, 1, (2, 4, 4, 3))
+        bad[0, 1, 2, 0], bad[1, :, 0] = np.nan, np.inf
+        self.check(bad.astype(np.float32))
+        self.check(bad)
 
 
 class TrainEventsTest(unittest.TestCase):
