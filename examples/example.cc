@@ -1,3 +1,4 @@
+// What the examples share: see example.h.
 #include "examples/example.h"
 
 #include <cmath>

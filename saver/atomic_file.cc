@@ -1,3 +1,4 @@
+// AtomicFile: see atomic_file.h.
 #include "saver/atomic_file.h"
 
 #include "runtime/base/status.h"

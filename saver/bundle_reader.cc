@@ -1,3 +1,4 @@
+// BundleReader: see bundle_reader.h.
 #include "saver/bundle_reader.h"
 
 #include <algorithm>

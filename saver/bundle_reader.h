@@ -78,8 +78,8 @@ class BundleReader {
   absl::StatusOr<std::string> KeyOfObject(absl::string_view name) const;
   // All those names and keys, for as long as this reader lives.
   absl::StatusOr<const std::map<std::string, std::string>*> ObjectNames() const;
-  // By its name, or that of an object. NotFound "Key w not found in checkpoint", and the nearest names
-  // that it has.
+  // By its name, or that of an object. NotFound "Key w not found in checkpoint", and the nearest
+  // names that it has.
   absl::StatusOr<const Entry*> Lookup(absl::string_view name) const;
 
   // A whole tensor, or a part of it, however it was saved. `pool` may be null.

@@ -1,3 +1,4 @@
+// BundleWriter: see bundle_writer.h.
 #include "saver/bundle_writer.h"
 
 #include <leveldb/env.h>

@@ -1,3 +1,4 @@
+// CheckpointReader: see checkpoint_reader.h.
 #include "saver/checkpoint_reader.h"
 
 #include "runtime/base/status.h"

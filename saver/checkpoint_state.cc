@@ -1,3 +1,4 @@
+// The state file: see checkpoint_state.h.
 #include "saver/checkpoint_state.h"
 
 #include <google/protobuf/io/tokenizer.h>

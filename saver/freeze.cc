@@ -1,3 +1,4 @@
+// Freezing: see freeze.h.
 #include "saver/freeze.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// GpuUpload: see gpu_upload.h.
 #include "saver/gpu_upload.h"
 
 #include <algorithm>

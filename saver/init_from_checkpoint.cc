@@ -1,3 +1,4 @@
+// InitFromCheckpoint: see init_from_checkpoint.h.
 #include "saver/init_from_checkpoint.h"
 
 #include <map>

@@ -1,3 +1,4 @@
+// Lines of log: see log.h.
 #include "saver/log.h"
 
 #include <cstdio>

@@ -1,3 +1,4 @@
+// Messages' crcs: see message_crc.h.
 #include "saver/message_crc.h"
 
 #include <cstdint>

@@ -1,3 +1,4 @@
+// Meta graphs: see meta_graph.h.
 #include "saver/meta_graph.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// SavedModels: see saved_model.h.
 #include "saver/saved_model.h"
 
 #include <algorithm>

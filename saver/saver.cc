@@ -1,3 +1,4 @@
+// Saver: see saver.h.
 #include "saver/saver.h"
 
 #include <sys/sysinfo.h>

@@ -1,3 +1,4 @@
+// Snapshot and ShadowPool: see snapshot.h.
 #include "saver/snapshot.h"
 
 #include <sys/mman.h>
@@ -295,8 +296,8 @@ absl::StatusOr<std::unique_ptr<Snapshot>> Snapshot::Take(
     }
     store->gate().ReaderUnlock();
     for (const auto& [gpu, n] : bytes) {
-      // A copy and an update at 4 GB/s together. In fresh memory copies are so slow that it is better
-      // to be read before them.
+      // A copy and an update at 4 GB/s together. In fresh memory copies are so slow that it is
+      // better to be read before them.
       if (pool->Reserve(n, gpu) && !gpu) patience_ns = static_cast<int64_t>(n / 4);
     }
   }

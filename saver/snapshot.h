@@ -101,8 +101,8 @@ class Snapshot {
       VariableStore* store, absl::Span<Variable* const> variables, ShadowPool* pool,
       const std::function<absl::Status()>& at_cut = nullptr);
   // For a kernel, whose Run holds the gate shared: marks all of them between two updates, so that
-  // no step of another Run is torn, while other Runs may be between two of their steps. Without a pool; a variable that is in a
-  // snapshot already is copied. Errors as Take.
+  // no step of another Run is torn, while other Runs may be between two of their steps. Without a
+  // pool; a variable that is in a snapshot already is copied. Errors as Take.
   static absl::StatusOr<std::unique_ptr<Snapshot>> TakeWithinRun(
       absl::Span<Variable* const> variables);
   // Updates that wait go on; what wasn't read is gone.

@@ -35,7 +35,8 @@ class StagingRing {
   // page-locked, for bytes of GPUs; a pinned ring stays so.
   absl::Status Init(int slots, size_t slot_bytes, bool pinned = false) {
     pinned = pinned || static_cast<bool>(pinned_);
-    if (data_ && slots == slots_ && slot_bytes == slot_bytes_ && pinned == static_cast<bool>(pinned_)) {
+    if (data_ && slots == slots_ && slot_bytes == slot_bytes_ &&
+        pinned == static_cast<bool>(pinned_)) {
       return absl::OkStatus();
     }
     if (slots < 2 || slot_bytes < kAlignment || slot_bytes % kAlignment != 0 ||

@@ -1,3 +1,4 @@
+// Reads sorted tables: see table_reader.h.
 #include "saver/table_reader.h"
 
 #include <cstring>

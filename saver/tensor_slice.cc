@@ -1,3 +1,4 @@
+// TensorSlice: see tensor_slice.h.
 #include "saver/tensor_slice.h"
 
 #include <vector>

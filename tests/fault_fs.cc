@@ -1,3 +1,4 @@
+// FaultFileSystem: see fault_fs.h.
 #include "tests/fault_fs.h"
 
 #include <algorithm>

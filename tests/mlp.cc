@@ -1,3 +1,4 @@
+// The digits network: see mlp.h.
 #include "tests/mlp.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Counts allocations: see allocation_count.h.
 #include "tools/allocation_count.h"
 
 #include <cstdlib>

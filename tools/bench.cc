@@ -1,3 +1,4 @@
+// `ferry bench`: see bench.h.
 #include "tools/bench.h"
 
 #include <unistd.h>

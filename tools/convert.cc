@@ -1,3 +1,4 @@
+// `ferry convert`: see convert.h.
 #include "tools/convert.h"
 
 #include <cstring>

@@ -592,7 +592,8 @@ struct ConvertCommand {
 
   void Register(CLI::App* app) {
     const char* const kinds = "a checkpoint's prefix, a .safetensors or a .npz file";
-    app->add_option("from", from, fmt::format("{} (or a folder of checkpoints)", kinds))->required();
+    app->add_option("from", from, fmt::format("{} (or a folder of checkpoints)", kinds))
+        ->required();
     app->add_option("to", to, kinds)->required()->check(NotEmpty());
     app->add_flag("--json", json, "Print one JSON object");
   }

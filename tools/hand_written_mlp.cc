@@ -1,3 +1,4 @@
+// The network written directly in Eigen: see hand_written_mlp.h.
 #include "tools/hand_written_mlp.h"
 
 #include <cmath>

@@ -1,3 +1,4 @@
+// NumPy's .npy files: see npy.h.
 #include "tools/npy.h"
 
 #include <algorithm>

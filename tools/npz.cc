@@ -1,3 +1,4 @@
+// NumPy's .npz archives: see npz.h.
 #include "tools/npz.h"
 
 #include <zlib.h>

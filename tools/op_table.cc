@@ -1,3 +1,4 @@
+// The table of ops: see op_table.h.
 #include "tools/op_table.h"
 
 #include <algorithm>
@@ -38,7 +39,13 @@ std::string DTypesInWords(std::set<DType> types) {
 // Of all the op's kernels on the device: by attribute, in the definition's order.
 std::string KernelDTypes(const OpInfo& op, DeviceType device) {
   const std::vector<const KernelDef*> kernels = KernelsOf(op.def.name(), device);
-  if (kernels.empty()) return "";
+  if (kernels.empty()) {
+    const auto& attrs = op.def.attr();
+    const bool calls = std::any_of(attrs.begin(), attrs.end(), [](const auto& attr) {
+      return attr.type() == "func" || attr.type() == "list(func)";
+    });
+    return calls ? "its functions' ops" : "";
+  }
   std::vector<std::string> parts;
   for (const proto::OpDef::AttrDef& attr : op.def.attr()) {
     if (attr.type() != "type" && attr.type() != "list(type)") continue;
@@ -82,9 +89,11 @@ std::string OpTableMarkdown(const std::vector<OpTableRow>& rows) {
   std::string out = absl::StrCat(
       "# Ops\n\n"
       "What `ferry ops --markdown` prints. Dtypes stand behind the attribute that they are of; an\n"
-      "empty cell is a kernel or a gradient that isn't there, and `none` a gradient that is zero by\n"
+      "empty cell is a kernel or a gradient that isn't there, and `none` a gradient that is zero "
+      "by\n"
       "nature. Where an op has no kernel for the GPU it runs on the CPU, with copies (soft "
-      "placement).\n\n");
+      "placement).\n"
+      "What calls functions becomes their ops before it runs.\n\n");
   for (const auto& [word, types] : Words()) {
     absl::StrAppend(&out, "- ", word, ": ",
                     absl::StrJoin(types, ", ",

@@ -1,5 +1,5 @@
-// What ops there are: for each its dtypes on each device, and whether it has a gradient. docs/ops.md
-// is this table.
+// What ops there are: for each its dtypes on each device, and whether it has a gradient.
+// docs/ops.md is this table.
 #ifndef FERRY_TOOLS_OP_TABLE_H_
 #define FERRY_TOOLS_OP_TABLE_H_
 
@@ -11,7 +11,8 @@ namespace ferry {
 struct OpTableRow {
   std::string op;
   // Dtypes of the kernels, "T: floats ints; Tidx: int32 int64", "any", or "" without a kernel. Of
-  // several attributes each is told by itself; not all combinations need be there.
+  // several attributes each is told by itself; not all combinations need be there. Words for what
+  // needs no kernel, since it calls functions.
   std::string cpu, gpu;
   std::string gradient;  // "yes", "none" (nothing flows back), or "".
 };

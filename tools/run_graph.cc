@@ -1,3 +1,4 @@
+// `ferry run`: see run_graph.h.
 #include "tools/run_graph.h"
 
 #include <algorithm>
@@ -306,6 +307,9 @@ class Runner {
 
   absl::StatusOr<Tensor> Feed(const std::string& name, const std::string& value) const {
     FERRY_ASSIGN_OR_RETURN(const Output tensor, graph_->FindOutput(name));
+    if (tensor.index < 0) {
+      return InvalidArgument("a tensor is expected, not node '", tensor.node->name(), "'");
+    }
     const DType dtype = BaseType(tensor.dtype());
     if (!absl::EndsWith(value, ".npy")) return ParseLiteral(value, dtype);
     FERRY_ASSIGN_OR_RETURN(const Tensor array, ReadNpy(fs_, value));

@@ -1,3 +1,4 @@
+// The .safetensors format: see safetensors.h.
 #include "tools/safetensors.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// What files of tensors have in common: see tensor_file.h.
 #include "tools/tensor_file.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// `ferry train`: see train.h.
 #include "tools/train.h"
 
 #include <algorithm>

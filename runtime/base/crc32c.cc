@@ -1,3 +1,4 @@
+// CRC-32C: see crc32c.h.
 #include "runtime/base/crc32c.h"
 
 #include <isa-l/crc.h>

@@ -1,3 +1,4 @@
+// CachingAllocator: see caching_allocator.h.
 #include "runtime/device/caching_allocator.h"
 
 #include <algorithm>

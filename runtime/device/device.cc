@@ -1,3 +1,4 @@
+// Devices' names, and the CPU: see device.h.
 #include "runtime/device/device.h"
 
 #include <cctype>

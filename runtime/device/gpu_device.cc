@@ -1,3 +1,4 @@
+// What all GPU platforms share: see gpu_device.h.
 #include "runtime/device/gpu_device.h"
 
 #include "runtime/base/status.h"

@@ -1,3 +1,4 @@
+// Finds loops: see frames.h.
 #include "runtime/graph/frames.h"
 
 #include <algorithm>
@@ -13,10 +14,6 @@ namespace {
 // Each frame is a plan within a plan.
 constexpr int kMaxDepth = 100;
 
-std::string Describe(const Node* n) {
-  return absl::StrCat("node '", n->name(), "' (", n->op(), ")");
-}
-
 bool IsOneOf(const Node* n, absl::string_view op) {
   absl::string_view own = n->op();
   if (own.size() == op.size() + 3 && own.substr(0, 3) == "Ref") own.remove_prefix(3);
@@ -24,6 +21,10 @@ bool IsOneOf(const Node* n, absl::string_view op) {
 }
 
 }  // namespace
+
+std::string Describe(const Node* node) {
+  return absl::StrCat("node '", node->name(), "' (", node->op(), ")");
+}
 
 bool IsEnter(const Node* n) { return IsOneOf(n, "Enter"); }
 bool IsExit(const Node* n) { return IsOneOf(n, "Exit"); }

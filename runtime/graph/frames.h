@@ -23,6 +23,9 @@
 
 namespace ferry {
 
+// For messages: "node 'a' (Add)".
+std::string Describe(const Node* node);
+
 bool IsEnter(const Node* n);          // Enter, RefEnter.
 bool IsExit(const Node* n);           // Exit, RefExit.
 bool IsNextIteration(const Node* n);  // NextIteration, RefNextIteration.

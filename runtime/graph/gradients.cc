@@ -174,10 +174,6 @@ class LoopGradients {
   absl::flat_hash_map<const Node*, Guards> guards_;
 };
 
-std::string Describe(const Node* n) {
-  return absl::StrCat("node '", n->name(), "' (", n->op(), ")");
-}
-
 Output One(const Scope& s, const char* op, Output in) {
   return NodeBuilder(s, op).Input(in).BuildOutput();
 }
@@ -924,7 +920,7 @@ absl::Status Differentiator::Visit(Node* node) {
     return NotFound("No gradient defined for operation '", node->name(), "' (op type: ", node->op(),
                     ")");
   }
-  const std::string what = absl::StrCat("gradient of node '", node->name(), "' (", node->op(), ")");
+  const std::string what = absl::StrCat("gradient of ", Describe(node));
   const Scope scope = scope_.NewSubScope(absl::StrCat(node->name(), "_grad"));
   std::vector<Gradient> in_grads;
   if (PassesGradientOn(node)) {

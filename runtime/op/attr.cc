@@ -1,3 +1,4 @@
+// Attributes: see attr.h.
 #include "runtime/op/attr.h"
 
 #include <algorithm>

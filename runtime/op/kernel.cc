@@ -1,3 +1,4 @@
+// Kernels' registry, and what their calls have in common: see kernel.h.
 #include "runtime/op/kernel.h"
 
 #include <algorithm>

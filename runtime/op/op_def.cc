@@ -1,3 +1,4 @@
+// The ops' registry, and the language of its definitions: see op_def.h.
 #include "runtime/op/op_def.h"
 
 #include <algorithm>

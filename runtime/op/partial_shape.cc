@@ -1,3 +1,4 @@
+// PartialShape: see partial_shape.h.
 #include "runtime/op/partial_shape.h"
 
 #include "absl/strings/str_cat.h"

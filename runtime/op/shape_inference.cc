@@ -1,3 +1,4 @@
+// Shape functions and their context: see shape_inference.h.
 #include "runtime/op/shape_inference.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Variable and VariableStore: see variable.h.
 #include "runtime/op/variable.h"
 
 #include <algorithm>

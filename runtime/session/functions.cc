@@ -1,3 +1,4 @@
+// Puts the nodes of functions in place of their calls: see functions.h.
 #include "runtime/session/functions.h"
 
 #include <algorithm>
@@ -14,6 +15,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "runtime/base/status.h"
+#include "runtime/graph/frames.h"
 #include "runtime/tensor/buffer.h"
 
 namespace ferry {
@@ -914,8 +916,7 @@ absl::Status LoweredGraph::Add(const Node* root) {
       outputs[n] = std::move(made);
       continue;
     }
-    const absl::Status described =
-        Annotate(status, absl::StrCat("node '", n->name(), "' (", n->op(), ")"));
+    const absl::Status described = Annotate(status, Describe(n));
     if (!absl::IsUnimplemented(status)) return described;
     // It stays a call, which is an error only in plans that need it.
     lowering.def()->mutable_node()->DeleteSubrange(before,

@@ -1,3 +1,4 @@
+// FusedKernel: see fusion.h.
 #include "runtime/session/fusion.h"
 
 #include <algorithm>

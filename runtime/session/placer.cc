@@ -1,3 +1,4 @@
+// Placer: see placer.h.
 #include "runtime/session/placer.h"
 
 #include <cstdio>

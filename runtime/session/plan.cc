@@ -1,3 +1,4 @@
+// How a plan runs: see plan.h.
 #include "runtime/session/plan.h"
 
 #include <cstring>
@@ -9,6 +10,7 @@
 #include "absl/time/clock.h"
 #include "runtime/base/flush_denormals.h"
 #include "runtime/base/status.h"
+#include "runtime/graph/frames.h"
 #include "runtime/op/ending_input.h"
 
 namespace ferry {
@@ -170,14 +172,6 @@ class Frame {
   std::vector<Variable*> updated_;
   std::unique_ptr<GpuGraph> graph_;
 };
-
-namespace {
-
-std::string Describe(const Node* n) {
-  return absl::StrCat("node '", n->name(), "' (", n->op(), ")");
-}
-
-}  // namespace
 
 absl::Status Plan::WrongType(const Node* n, DType expected, DType found,
                              const std::string& name) {

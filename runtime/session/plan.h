@@ -14,11 +14,11 @@
 // step comes; all such Assigns take effect together when the last of them is done, so that one
 // that fails leaves every variable as it was. Steps that follow one of them come after that.
 //
-// Loops: what TensorFlow calls a frame (Enter … Exit, see Frames in cond.h) is one step, which owns
-// the plan of one iteration: first the steps that come before the loop's condition is known, then
-// those of the body or, in the last iteration, those that take the values with which the loop ends.
-// The Merges' outputs are slots of that plan, and at the end of an iteration they take over the
-// memory of what goes to the next one. Frames within frames are steps of such plans.
+// Loops: what TensorFlow calls a frame (Enter … Exit, see runtime/graph/frames.h) is one step,
+// which owns the plan of one iteration: first the steps that come before the loop's condition is
+// known, then those of the body or, in the last iteration, those that take the values with which
+// the loop ends. The Merges' outputs are slots of that plan, and at the end of an iteration they
+// take over the memory of what goes to the next one. Frames within frames are steps of such plans.
 //
 // Memory: every output has a Slot. Values that share memory by their op's nature (Identity,
 // Reshape, Switch, Merge) form one class, alive until the last use of any of them. A class gets a
@@ -37,8 +37,8 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
-#include "runtime/base/mutex.h"
 #include "absl/types/span.h"
+#include "runtime/base/mutex.h"
 #include "runtime/graph/graph.h"
 #include "runtime/op/kernel.h"
 

@@ -1,4 +1,4 @@
-// Makes plans: see plan.h. A loop (cond.h) is a unit of the plan around it, which its first Enter
+// Makes plans: see plan.h. A loop (frames.h) is a unit of the plan around it, which its first Enter
 // stands for; its own plan is made by a PlanMaker of its own, in which Merges, Enters, Switches by
 // the loop's condition and NextIterations are units without a step: names for slots.
 //
@@ -79,10 +79,6 @@ bool GivesHeldValue(const Node* n, size_t output) {
   const std::string& op = n->op();
   return op == "TensorArrayReadV3" || op == "StackPopV2" || op == "TensorListGetItem" ||
          op == "OptionalGetValue" || (op == "TensorListPopBack" && output == 1);
-}
-
-std::string Describe(const Node* n) {
-  return absl::StrCat("node '", n->name(), "' (", n->op(), ")");
 }
 
 // Gives values that were known when the plan was made.
@@ -253,8 +249,10 @@ class PlanMaker {
     for (const Output& o : sig.fetches) {
       if (!fed_.contains(o)) need(o.node);
       if (o.dtype() == DType::kResource) {
-        return InvalidArgument("fetch ", o.name(), " is the handle of a resource (", o.node->op(),
-                               "), which has no value; fetch a ReadVariableOp of it");
+        return InvalidArgument(
+            "fetch ", o.name(), " is the handle of a resource (", o.node->op(),
+            "), which has no value",
+            o.node->op() == "VarHandleOp" ? "; fetch a ReadVariableOp of it" : "");
       }
     }
     for (Node* n : sig.targets) need(n);

@@ -1,3 +1,4 @@
+// Rewiring: see rewiring.h.
 #include "runtime/session/rewiring.h"
 
 #include <algorithm>

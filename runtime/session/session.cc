@@ -1,3 +1,4 @@
+// Session: names to plans, plans to Runs: see session.h.
 #include "runtime/session/session.h"
 
 #include <atomic>
@@ -8,6 +9,7 @@
 #include "runtime/base/file_system.h"
 #include "runtime/base/status.h"
 #include "runtime/base/thread_pool.h"
+#include "runtime/graph/frames.h"
 #include "runtime/session/functions.h"
 #include "runtime/session/placer.h"
 #include "runtime/session/plan.h"
@@ -66,9 +68,7 @@ struct Session::Rep {
   absl::StatusOr<const Plan::NodeKernel*> KernelOf(Node* n) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
     std::unique_ptr<Plan::NodeKernel>& nk = kernels[n];
     if (nk) return nk.get();
-    auto annotate = [&](const absl::Status& s) {
-      return Annotate(s, absl::StrCat("node '", n->name(), "' (", n->op(), ")"));
-    };
+    auto annotate = [&](const absl::Status& s) { return Annotate(s, Describe(n)); };
     if (lowered) FERRY_RETURN_IF_ERROR(lowered->WhyNot(n));
     if (!n->info()) return annotate(Unimplemented("op ", n->op(), " is not registered"));
     FERRY_ASSIGN_OR_RETURN(GpuDevice* const gpu, placer->Place(n));
@@ -137,7 +137,11 @@ struct Session::Rep {
     if (!o.node || o.node->graph() != graph) {
       return InvalidArgument(role, ": the tensor is not of this session's graph");
     }
-    if (o.index < 0 || o.index >= o.node->num_outputs()) {
+    if (o.index < 0) {
+      return InvalidArgument(role, " ", o.name(), ": a tensor is expected, ", Describe(o.node),
+                             " isn't one; ", o.node->name(), ":0 is its first");
+    }
+    if (o.index >= o.node->num_outputs()) {
       return InvalidArgument(role, " ", o.name(), ": node '", o.node->name(), "' (", o.node->op(),
                              ") has ", o.node->num_outputs(), " outputs");
     }

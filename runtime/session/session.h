@@ -99,7 +99,8 @@ class Session {
 
   absl::StatusOr<Callable> MakeCallable(const CallableOptions& options);
 
-  // The variable of a VariableV2 or VarHandleOp node, made where the node is placed if no Run has made it yet.
+  // The variable of a VariableV2 or VarHandleOp node, made where the node is placed if no Run has
+  // made it yet.
   absl::StatusOr<Variable*> VariableOf(const Node* node);
   // The first GPU that this session uses; null if none.
   GpuDevice* gpu() const;

@@ -1,3 +1,4 @@
+// Buffer and the allocators: see buffer.h.
 #include "runtime/tensor/buffer.h"
 
 #include <sys/mman.h>

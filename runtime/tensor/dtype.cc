@@ -1,3 +1,4 @@
+// Dtypes' sizes and names: see dtype.h.
 #include "runtime/tensor/dtype.h"
 
 #include "absl/strings/match.h"

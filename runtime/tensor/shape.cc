@@ -1,3 +1,4 @@
+// TensorShape: see shape.h.
 #include "runtime/tensor/shape.h"
 
 #include "absl/strings/str_cat.h"

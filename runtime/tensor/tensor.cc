@@ -1,3 +1,4 @@
+// Tensor, and the 16-bit floats: see tensor.h.
 #include "runtime/tensor/tensor.h"
 
 #include <algorithm>

@@ -174,6 +174,8 @@ class RunTest(ModelTest):
                 (["--target", "none"], "none"),
                 (["--fetch", "loss"], "x"),
                 (["--feed", "none=3"], "feed 'none'"),
+                (["--feed", "^x=3"], "feed '^x': a tensor is expected, not node 'x'"),
+                (["--fetch", "^x"], "fetch ^x: a tensor is expected"),
                 (["--feed", "x=three"], ["feed 'x'", "'three' is no float32 tensor"]),
                 (["--feed", "x=[[1], [2, 3]]"], "different lengths"),
                 (["--feed", "x=[1, true]"], "found true"),

@@ -1,3 +1,4 @@
+// What tests ask of the software GPU: see control.h.
 #include "tests/softgpu/control.h"
 
 #include <dlfcn.h>

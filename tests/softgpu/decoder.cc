@@ -1,3 +1,4 @@
+// From PTX to a Program: see decoder.h.
 #include "tests/softgpu/decoder.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Fat binaries: see fatbin.h.
 #include "tests/softgpu/fatbin.h"
 
 #include <lz4.h>

@@ -1,3 +1,4 @@
+// Failures on demand: see faults.h.
 #include "tests/softgpu/faults.h"
 
 #include <utility>

@@ -1,3 +1,4 @@
+// PTX's grammar: see ptx.h.
 #include "tests/softgpu/ptx.h"
 
 #include <algorithm>

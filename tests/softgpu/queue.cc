@@ -1,3 +1,4 @@
+// Queues: see queue.h.
 #include "tests/softgpu/queue.h"
 
 #include <immintrin.h>

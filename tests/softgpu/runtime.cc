@@ -1,3 +1,4 @@
+// The process' software GPU: see runtime.h.
 #include "tests/softgpu/runtime.h"
 
 #include <unistd.h>

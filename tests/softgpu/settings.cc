@@ -1,3 +1,4 @@
+// The software GPU's settings: see settings.h.
 #include "tests/softgpu/settings.h"
 
 #include <unistd.h>

@@ -1,3 +1,4 @@
+// A modelled GPU's clock: see timeline.h.
 #include "tests/softgpu/timeline.h"
 
 #include <algorithm>
