@@ -294,10 +294,15 @@ TEST(PosixWritableFile, SyncsInTheBackground) {
 TEST(PosixFileSystem, LeavesDevicesAndPipesAlone) {
   FileSystem* const fs = FileSystem::Posix();
   const std::string dir = MakeTempDir();
-  const std::string pipe = dir + "/pipe", link = dir + "/link";
+  const std::string pipe = dir + "/pipe", link = dir + "/link", output = dir + "/output";
   ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
   ASSERT_EQ(symlink("/dev/null", link.c_str()), 0);
-  for (const std::string& path : {pipe, link}) {
+  // As /dev/stdout is, here of a regular file.
+  ASSERT_TRUE(WriteFileAtomically(fs, dir + "/file", "").ok());
+  const int file = open((dir + "/file").c_str(), O_RDONLY);
+  ASSERT_GE(file, 0);
+  ASSERT_EQ(symlink(("/proc/self/fd/" + std::to_string(file)).c_str(), output.c_str()), 0);
+  for (const std::string& path : {pipe, link, output}) {
     const absl::Status s = WriteFileAtomically(fs, path, "bytes");
     EXPECT_EQ(s.code(), absl::StatusCode::kFailedPrecondition) << s;
     EXPECT_NE(std::string(s.message()).find(path), std::string::npos) << s;
@@ -306,6 +311,13 @@ TEST(PosixFileSystem, LeavesDevicesAndPipesAlone) {
     ASSERT_EQ(lstat(path.c_str(), &st), 0);
     EXPECT_TRUE(path == pipe ? S_ISFIFO(st.st_mode) : S_ISLNK(st.st_mode));
   }
+  close(file);
+  // A link of the user's own is replaced, not followed.
+  const std::string own = dir + "/own";
+  ASSERT_EQ(symlink("file", own.c_str()), 0);
+  EXPECT_TRUE(WriteFileAtomically(fs, own, "bytes").ok());
+  EXPECT_EQ(*ReadFile(fs, own), "bytes");
+  EXPECT_EQ(*ReadFile(fs, dir + "/file"), "");
   // Nobody reads from it, so that opening it would wait for ever.
   EXPECT_EQ(fs->NewWritableFile(pipe).status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(fs->NewAppendableFile(pipe).status().code(), absl::StatusCode::kFailedPrecondition);

@@ -426,11 +426,15 @@ absl::Status CheckOpensAtOnce(const std::string& path) {
   return FailedPrecondition("open for writing '", path, "': it is a pipe, not a regular file");
 }
 
-// Refuses what a rename to `path` would destroy: a device, a pipe. Of a directory the rename itself
-// complains.
+// Refuses what a rename to `path` would destroy: a device, a pipe, and the links by which /dev/stdout
+// and its kin name what a process has open. Of a directory the rename itself complains.
 absl::Status CheckMayReplace(const std::string& path) {
+  constexpr absl::string_view kOpenFiles = "/proc/";
+  char target[kOpenFiles.size()];
+  const ssize_t n = readlink(path.c_str(), target, sizeof(target));
+  const bool open = n > 0 && absl::string_view(target, static_cast<size_t>(n)) == kOpenFiles;
   struct stat st;
-  if (stat(path.c_str(), &st) != 0 || S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)) {
+  if (!open && (stat(path.c_str(), &st) != 0 || S_ISREG(st.st_mode) || S_ISDIR(st.st_mode))) {
     return absl::OkStatus();
   }
   return FailedPrecondition("'", path, "' is not a regular file, and is not replaced by one");
