@@ -3,8 +3,10 @@
 # killed with SIGKILL in the middle, resumes by itself, reaches the end; then looks at what it left.
 # usage: ./train.sh [MODEL_DIR]        (default: ./digits-model, emptied first if it is there)
 set -euo pipefail
+from=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 model_dir=${1:-$PWD/digits-model}
+[[ $model_dir == /* ]] || model_dir=$from/$model_dir
 if [[ ${1:-} == -* || $# -gt 1 ]]; then
   sed -n 2,4p "$0" >&2
   exit 2

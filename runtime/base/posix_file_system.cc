@@ -426,8 +426,8 @@ absl::Status CheckOpensAtOnce(const std::string& path) {
   return FailedPrecondition("open for writing '", path, "': it is a pipe, not a regular file");
 }
 
-// Refuses what a rename to `path` would destroy: a device, a pipe, and the links by which /dev/stdout
-// and its kin name what a process has open. Of a directory the rename itself complains.
+// Refuses what a rename to `path` would destroy: a device, a pipe, and the links by which
+// /dev/stdout and its kin name what a process has open. Of a directory the rename itself complains.
 absl::Status CheckMayReplace(const std::string& path) {
   constexpr absl::string_view kOpenFiles = "/proc/";
   char target[kOpenFiles.size()];
