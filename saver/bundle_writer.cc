@@ -15,6 +15,7 @@
 #include "runtime/base/crc32c.h"
 #include "runtime/base/status.h"
 #include "runtime/op/attr.h"
+#include "saver/atomic_file.h"
 #include "saver/bundle_reader.h"
 #include "saver/table_reader.h"
 
@@ -149,15 +150,6 @@ absl::Status EnsureDirectory(FileSystem* fs, const std::string& prefix) {
   }
   if (!made.ok() && !absl::IsAlreadyExists(made)) return made;
   return fs->SyncDir(DirName(directory));
-}
-
-// Keeps other savers out of the directory. Null where the file system has no locks, or the
-// directory may be written but not opened: a save goes on without.
-absl::StatusOr<std::unique_ptr<FileLock>> LockDirectory(FileSystem* fs, const std::string& path) {
-  absl::StatusOr<std::unique_ptr<FileLock>> lock = fs->Lock(path);
-  if (!absl::IsUnimplemented(lock.status()) && !absl::IsPermissionDenied(lock.status()))
-    return lock;
-  return std::unique_ptr<FileLock>();
 }
 
 // Adds an entry of another shard's to those of a checkpoint; where it lists parts, to those that

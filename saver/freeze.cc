@@ -17,6 +17,7 @@
 #include "google/protobuf/text_format.h"
 #include "runtime/base/status.h"
 #include "runtime/op/attr.h"
+#include "saver/atomic_file.h"
 #include "saver/bundle_reader.h"
 #include "saver/log.h"
 #include "saver/tensor_slice.h"
@@ -539,7 +540,7 @@ absl::Status WriteGraphDef(FileSystem* fs, const std::string& path, const proto:
       return InvalidArgument("'", path, "': the graph can't be serialised");
     }
   }
-  return WriteFileAtomically(fs, path, bytes);
+  return ReplaceFile(fs, path, bytes);
 }
 
 absl::StatusOr<std::string> WriteGraph(FileSystem* fs, const proto::GraphDef& graph,
@@ -550,7 +551,7 @@ absl::StatusOr<std::string> WriteGraph(FileSystem* fs, const proto::GraphDef& gr
   if (as_text) {
     std::string text;
     google::protobuf::TextFormat::PrintToString(graph, &text);
-    FERRY_RETURN_IF_ERROR(WriteFileAtomically(fs, path, text));
+    FERRY_RETURN_IF_ERROR(ReplaceFile(fs, path, text));
   } else {
     FERRY_RETURN_IF_ERROR(WriteGraphDef(fs, path, graph));
   }

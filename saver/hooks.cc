@@ -13,6 +13,7 @@
 #include "proto/graph.pb.h"
 #include "runtime/base/status.h"
 #include "runtime/graph/summary.h"
+#include "saver/atomic_file.h"
 
 namespace ferry {
 namespace {
@@ -174,10 +175,8 @@ absl::Status CheckpointSaverHook::AfterCreateSession(MonitoredSession* m) {
     if (m->restored_from().empty()) FERRY_RETURN_IF_ERROR(events->AddGraph(*m->graph()));
     std::string text;
     google::protobuf::TextFormat::PrintToString(def, &text);
-    // Another program that starts here writes it, too.
-    const absl::StatusOr<std::unique_ptr<FileLock>> lock = m->file_system()->Lock(options_.dir);
     FERRY_RETURN_IF_ERROR(
-        WriteFileAtomically(m->file_system(), JoinPath(options_.dir, "graph.pbtxt"), text));
+        ReplaceFile(m->file_system(), JoinPath(options_.dir, "graph.pbtxt"), text));
   }
   last_time_ = Seconds();
   last_due_ = step;

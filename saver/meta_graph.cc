@@ -23,6 +23,7 @@
 #include "runtime/graph/cond.h"
 #include "runtime/graph/ops.h"
 #include "runtime/graph/scope.h"
+#include "saver/atomic_file.h"
 #include "saver/message_crc.h"
 #include "saver/text_crc.h"
 
@@ -872,7 +873,7 @@ absl::Status WriteMetaGraph(FileSystem* fs, const std::string& path,
   } else {
     FERRY_ASSIGN_OR_RETURN(bytes, SerializeMetaGraph(meta));
   }
-  return WriteFileAtomically(fs, path, bytes);
+  return ReplaceFile(fs, path, bytes);
 }
 
 absl::StatusOr<proto::MetaGraphDef> ParseMetaGraph(const std::string& bytes,

@@ -25,6 +25,7 @@
 #include "runtime/base/status.h"
 #include "runtime/base/thread_pool.h"
 #include "runtime/op/op_def.h"
+#include "saver/atomic_file.h"
 #include "saver/checkpoint_reader.h"
 #include "saver/checkpoint_state.h"
 #include "saver/freeze.h"
@@ -350,10 +351,10 @@ struct SummaryCommand {
     FERRY_ASSIGN_OR_RETURN(const GraphFile graph, ReadGraphFile(fs, file));
     const std::string source =
         svg.empty() && dot.empty() ? "" : GraphToDot(graph.meta_graph.graph_def());
-    if (!dot.empty()) FERRY_RETURN_IF_ERROR(WriteFileAtomically(fs, dot, source));
+    if (!dot.empty()) FERRY_RETURN_IF_ERROR(ReplaceFile(fs, dot, source));
     if (!svg.empty()) {
       FERRY_ASSIGN_OR_RETURN(const std::string picture, DotToSvg(source));
-      FERRY_RETURN_IF_ERROR(WriteFileAtomically(fs, svg, picture));
+      FERRY_RETURN_IF_ERROR(ReplaceFile(fs, svg, picture));
     }
     std::cout << SummarizeGraph(graph);
     for (const std::string& f : {svg, dot}) {

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "runtime/base/status.h"
+#include "saver/atomic_file.h"
 
 namespace ferry {
 namespace {
@@ -249,7 +250,7 @@ absl::StatusOr<std::string> ToNpy(const Tensor& tensor) {
 
 absl::Status WriteNpy(FileSystem* fs, const std::string& path, const Tensor& tensor) {
   FERRY_ASSIGN_OR_RETURN(const std::string bytes, ToNpy(tensor));
-  return WriteFileAtomically(fs, path, bytes);
+  return ReplaceFile(fs, path, bytes);
 }
 
 absl::StatusOr<Tensor> ReadNpy(FileSystem* fs, const std::string& path) {

@@ -18,6 +18,7 @@
 #include "runtime/graph/optimizer.h"
 #include "runtime/graph/variables.h"
 #include "runtime/session/session.h"
+#include "saver/atomic_file.h"
 #include "saver/checkpoint_reader.h"
 #include "saver/checkpoint_state.h"
 #include "saver/event_writer.h"
@@ -130,9 +131,7 @@ absl::Status DrawChart(FileSystem* fs, const TrainOptions& options, const std::s
       {"accuracy",
        {{"training batch", accuracy, /*smooth=*/true}, {"test set", test, false}},
        false});
-  // Another program that ends here writes it, too.
-  const absl::StatusOr<std::unique_ptr<FileLock>> lock = fs->Lock(options.model_dir);
-  return WriteFileAtomically(fs, path, ChartToSvg(chart));
+  return ReplaceFile(fs, path, ChartToSvg(chart));
 }
 
 // Predictions over a whole data set, in one Run.

@@ -15,7 +15,7 @@ import unittest
 import zipfile
 import zlib
 
-from command import CommandTest, FERRY, data_bytes, ferry
+from command import CommandTest, FERRY, TIMEOUT, data_bytes, ferry
 
 _LONG = bool(os.environ.get("FERRY_LONG"))
 _SEED = 496
@@ -337,6 +337,18 @@ class ConvertTest(ModelTest):
             self.assertEqual(result.returncode, 1, result.stderr)
             self.assertIn(str(self.folder / name), result.stderr)
         self.assertEqual(os.listdir(self.folder), ["a.npz"])
+
+    def test_several_at_once(self):
+        """The last one's file is there, whole; and no one's fails for another's."""
+        for name in "a.npz", "a.safetensors":
+            running = [subprocess.Popen([FERRY, "convert", self.prefix, self.folder / name],
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+                       for _ in range(8)]
+            for process in running:
+                said = process.communicate(timeout=TIMEOUT)[1]
+                self.assertEqual((process.returncode, said), (0, ""))
+            self.succeeds("convert", self.folder / name, self.folder / "back")
+            self.assertEqual(data_bytes(self.folder / "back"), data_bytes(self.prefix))
 
     def test_a_failed_conversion_leaves_what_was_there(self):
         good, target = self.folder / "good", self.folder / "target"
