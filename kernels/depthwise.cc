@@ -6,6 +6,7 @@
 #include <string>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "kernels/conv_loops.h"
 #include "kernels/types.h"
@@ -173,6 +174,44 @@ void AddProducts(int64_t q, int64_t n, int64_t per, const T* one, const T* other
   }
 }
 
+// As many channels of floats or doubles as stay in registers; other types have none.
+template <typename T>
+constexpr int64_t kWide = std::is_same_v<T, SumType<T>> ? 128 / static_cast<int64_t>(sizeof(T)) : 0;
+
+// sums[i] += the sum over k < n of one[k * one_step + i] * other[k * other_step + i], of kWide<T>
+// channels.
+template <typename T>
+void AddRun(int64_t n, const T* one, int64_t one_step, const T* other, int64_t other_step,
+            T* sums) {
+  typedef T Vector __attribute__((vector_size(32), aligned(alignof(T)), may_alias));
+  Vector* const to = reinterpret_cast<Vector*>(sums);
+  Vector a = to[0], b = to[1], c = to[2], d = to[3];
+  for (int64_t k = 0; k < n; ++k) {
+    const Vector* const x = reinterpret_cast<const Vector*>(one + k * one_step);
+    const Vector* const y = reinterpret_cast<const Vector*>(other + k * other_step);
+    a += x[0] * y[0];
+    b += x[1] * y[1];
+    c += x[2] * y[2];
+    d += x[3] * y[3];
+  }
+  to[0] = a;
+  to[1] = b;
+  to[2] = c;
+  to[3] = d;
+}
+
+// Those of the numbers k < all for which 0 <= start + k * step < limit; `step` is positive.
+struct Run {
+  int64_t begin, end;
+  Run(int64_t start, int64_t step, int64_t limit, int64_t all) {
+    const auto reaching = [&](int64_t value) {
+      return value <= start ? 0 : std::min(all, (value - start + step - 1) / step);
+    };
+    begin = reaching(0);
+    end = std::max(begin, reaching(limit));
+  }
+};
+
 int64_t Grain(const ConvSizes& s, int64_t pixels) {
   const int64_t work = std::max<int64_t>(1, s.y.window * s.x.window * s.out_depth * pixels);
   return std::max<int64_t>(1, 16384 / work);
@@ -188,7 +227,23 @@ void Forward(KernelContext* c, const ConvSizes& s, const T* x, const T* filter, 
       const int64_t n = row / s.y.out, oy = row % s.y.out;
       for (int64_t ox = 0; ox < s.x.out; ++ox) {
         T* const to = y + (row * s.x.out + ox) * s.out_depth;
-        for (int64_t q = 0; q < s.out_depth; q += kBlock) {
+        int64_t q = 0;
+        if constexpr (kWide < T >> 0) {
+          const int64_t start = ox * s.x.stride - s.x.before;
+          const Run run(start, s.x.dilation, s.x.in, s.x.window);
+          const int64_t ix = start + run.begin * s.x.dilation;
+          for (; per == 1 && q + kWide<T> <= s.in_depth; q += kWide<T>) {
+            std::fill_n(sums.begin(), kWide<T>, T(0));
+            ForPositions(s.y, oy, [&](int64_t iy, int64_t ky) {
+              AddRun(run.end - run.begin, x + ((n * s.y.in + iy) * s.x.in + ix) * s.in_depth + q,
+                     s.x.dilation * s.in_depth,
+                     filter + (ky * s.x.window + run.begin) * s.in_depth + q, s.in_depth,
+                     sums.data());
+            });
+            std::copy_n(sums.begin(), kWide<T>, to + q);
+          }
+        }
+        for (; q < s.out_depth; q += kBlock) {
           const int64_t count = std::min(kBlock, s.out_depth - q);
           std::fill_n(sums.begin(), count, S(0));
           ForPositions(s.y, oy, [&](int64_t iy, int64_t ky) {
@@ -214,7 +269,27 @@ void BackInput(KernelContext* c, const ConvSizes& s, const T* filter, const T* d
       const int64_t n = row / s.y.in, iy = row % s.y.in;
       for (int64_t ix = 0; ix < s.x.in; ++ix) {
         T* const to = dx + (row * s.x.in + ix) * s.in_depth;
-        for (int64_t channel = 0; channel < s.in_depth; channel += kBlock) {
+        int64_t channel = 0;
+        if constexpr (kWide < T >> 0) {
+          // A window further on holds the pixel by an element further back: those are counted down.
+          const int64_t last = s.x.window - 1;
+          const int64_t start = ix + s.x.before - last * s.x.dilation;
+          const Run run(start, s.x.dilation, s.x.out, s.x.window);
+          const int64_t ox = start + run.begin * s.x.dilation;
+          for (; per == 1 && s.x.stride == 1 && channel + kWide<T> <= s.in_depth;
+               channel += kWide<T>) {
+            std::fill_n(sums.begin(), kWide<T>, T(0));
+            ForWindowsAt(s.y, iy, [&](int64_t oy, int64_t ky) {
+              AddRun(run.end - run.begin,
+                     dy + ((n * s.y.out + oy) * s.x.out + ox) * s.in_depth + channel,
+                     s.x.dilation * s.in_depth,
+                     filter + (ky * s.x.window + last - run.begin) * s.in_depth + channel,
+                     -s.in_depth, sums.data());
+            });
+            std::copy_n(sums.begin(), kWide<T>, to + channel);
+          }
+        }
+        for (; channel < s.in_depth; channel += kBlock) {
           const int64_t count = std::min(kBlock, s.in_depth - channel);
           std::fill_n(sums.begin(), count, S(0));
           ForWindowsAt(s.y, iy, [&](int64_t oy, int64_t ky) {
@@ -241,38 +316,64 @@ void BackInput(KernelContext* c, const ConvSizes& s, const T* filter, const T* d
   });
 }
 
-// Each element is summed up by one thread: rows first, then over them.
+// Adds to sums[i] the products of a row of x, from the pixel that its window's element kx takes
+// first, with a row of dy, of `count` output channels from q on.
+template <typename T, typename S>
+void AddRow(const ConvSizes& s, int64_t kx, int64_t q, int64_t count, const T* x, const T* dy,
+            S* sums) {
+  const int64_t per = s.out_depth / s.in_depth, step = s.x.stride * s.in_depth;
+  const int64_t start = kx * s.x.dilation - s.x.before;
+  const Run run(start, s.x.stride, s.x.in, s.x.out);
+  const T* from = x + (start + run.begin * s.x.stride) * s.in_depth;
+  const T* grad = dy + run.begin * s.out_depth;
+  int64_t done = 0;
+  if constexpr (kWide < T >> 0) {
+    for (; per == 1 && done + kWide<T> <= count; done += kWide<T>) {
+      AddRun(run.end - run.begin, from + q + done, step, grad + q + done, s.in_depth, sums + done);
+    }
+  }
+  if (done == count) return;
+  for (int64_t k = run.begin; k < run.end; ++k, from += step, grad += s.out_depth) {
+    AddProducts(q + done, count - done, per, from, grad, sums + done);
+  }
+}
+
+constexpr int64_t kFilterBlock = 32;  // Channels of a task: few, for the threads' sake.
+
+// Each element is summed up by one thread: rows first, then over them. A thread has a row of the
+// filter, so that rows of x and dy are read for all of its columns while they are at hand.
 template <typename T>
 void BackFilter(KernelContext* c, const ConvSizes& s, const T* x, const T* dy, T* dfilter) {
   using S = SumType<T>;
-  const int64_t per = s.out_depth / s.in_depth;
-  const int64_t blocks = (s.out_depth + kBlock - 1) / kBlock;
-  const int64_t work = std::max<int64_t>(1, s.batch * s.y.out * s.x.out * kBlock);
-  c->ParallelFor(s.y.window * s.x.window * blocks, std::max<int64_t>(1, 16384 / work),
+  const int64_t blocks = (s.out_depth + kFilterBlock - 1) / kFilterBlock;
+  const int64_t work =
+      std::max<int64_t>(1, s.batch * s.y.out * s.x.out * s.x.window * kFilterBlock);
+  c->ParallelFor(s.y.window * blocks, std::max<int64_t>(1, 16384 / work),
                  [&](int64_t begin, int64_t end) {
-                   std::array<S, kBlock> sums, row;
+                   std::array<S, kFilterBlock> row;
+                   std::vector<S> sums(static_cast<size_t>(s.x.window * kFilterBlock));
                    for (int64_t task = begin; task < end; ++task) {
-                     const int64_t tap = task / blocks, q = task % blocks * kBlock;
-                     const int64_t ky = tap / s.x.window, kx = tap % s.x.window;
-                     const int64_t count = std::min(kBlock, s.out_depth - q);
-                     std::fill_n(sums.begin(), count, S(0));
+                     const int64_t ky = task / blocks, q = task % blocks * kFilterBlock;
+                     const int64_t count = std::min(kFilterBlock, s.out_depth - q);
+                     std::fill(sums.begin(), sums.end(), S(0));
                      for (int64_t n = 0; n < s.batch; ++n) {
                        for (int64_t oy = 0; oy < s.y.out; ++oy) {
                          const int64_t iy = oy * s.y.stride + ky * s.y.dilation - s.y.before;
                          if (iy < 0 || iy >= s.y.in) continue;
-                         std::fill_n(row.begin(), count, S(0));
-                         for (int64_t ox = 0; ox < s.x.out; ++ox) {
-                           const int64_t ix = ox * s.x.stride + kx * s.x.dilation - s.x.before;
-                           if (ix < 0 || ix >= s.x.in) continue;
-                           AddProducts(
-                               q, count, per, x + ((n * s.y.in + iy) * s.x.in + ix) * s.in_depth,
-                               dy + ((n * s.y.out + oy) * s.x.out + ox) * s.out_depth, row.data());
+                         for (int64_t kx = 0; kx < s.x.window; ++kx) {
+                           std::fill_n(row.begin(), count, S(0));
+                           AddRow(s, kx, q, count, x + (n * s.y.in + iy) * s.x.in * s.in_depth,
+                                  dy + (n * s.y.out + oy) * s.x.out * s.out_depth, row.data());
+                           S* const to = sums.data() + kx * kFilterBlock;
+                           for (int64_t i = 0; i < count; ++i) to[i] += row[static_cast<size_t>(i)];
                          }
-                         for (int64_t i = 0; i < count; ++i) sums[i] += row[i];
                        }
                      }
-                     for (int64_t i = 0; i < count; ++i) {
-                       dfilter[tap * s.out_depth + q + i] = static_cast<T>(sums[i]);
+                     for (int64_t kx = 0; kx < s.x.window; ++kx) {
+                       T* const to = dfilter + (ky * s.x.window + kx) * s.out_depth + q;
+                       for (int64_t i = 0; i < count; ++i) {
+                         to[i] = static_cast<T>(sums[static_cast<size_t>(kx * kFilterBlock + i)]);
+                       }
                      }
                    }
                  });
