@@ -41,6 +41,10 @@ bool Has(const Labels& labels, Label l) {
 
 absl::StatusOr<Labels> LabelsOf(absl::string_view subscripts, const std::string& equation) {
   Labels labels;
+  if (subscripts.size() > kMaxRank + 3) {  // With an ellipsis.
+    return InvalidArgument("an einsum equation has subscripts of ", subscripts.size(),
+                           " labels, more than a tensor has dimensions");
+  }
   for (size_t i = 0; i < subscripts.size(); ++i) {
     if (subscripts[i] != '.') {
       labels.push_back(static_cast<unsigned char>(subscripts[i]));
@@ -124,12 +128,16 @@ absl::StatusOr<Applied> Apply(const Equation& e, const std::vector<PartialShape>
       const int64_t size = shapes[i].dim(static_cast<int>(k));
       if (labels[k] >= kEllipsis) broadcast = std::max(broadcast, labels[k] - kEllipsis + 1);
       const auto [known, added] = a.sizes.try_emplace(labels[k], size);
-      if (added || known->second == size || size < 0) continue;
-      const bool stretches = labels[k] >= kEllipsis && size == 1;
-      if (known->second < 0 || (labels[k] >= kEllipsis && known->second == 1)) {
-        // Of an unknown size and one of 1 the result stays unknown.
-        if (!(stretches && known->second < 0)) known->second = size;
-      } else if (!stretches) {
+      if (added || known->second == size) continue;
+      // A size of 1 is broadcast; of it and an unknown one the result is unknown.
+      const bool broadcasts = labels[k] >= kEllipsis;
+      if (broadcasts && known->second == 1) {
+        known->second = size;
+      } else if (size < 0 || (broadcasts && size == 1)) {
+        continue;
+      } else if (known->second < 0) {
+        known->second = size;
+      } else {
         return InvalidArgument("Expected dimension ", known->second, " at axis ", k,
                                " of the input shaped ", shapes[i].DebugString(),
                                " but got dimension ", size);

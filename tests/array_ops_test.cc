@@ -372,5 +372,27 @@ TEST_F(ArrayOpsTest, UniqueOfNaN) {
   EXPECT_THAT(idx->span<int32_t>(), ::testing::ElementsAre(0, 1, 2, 1, 3));
 }
 
+TEST_F(ArrayOpsTest, EinsumsShapes) {
+  constexpr int64_t kUnknown = PartialShape::kUnknown;
+  const auto einsum = [this](const std::string& equation, const std::vector<PartialShape>& shapes) {
+    std::vector<Output> in;
+    for (const PartialShape& shape : shapes) {
+      in.push_back(ops::Placeholder(root, DType::kFloat, shape));
+    }
+    return NodeBuilder(root, "Einsum").Input(in).Attr("equation", equation).BuildOutput();
+  };
+  EXPECT_EQ(einsum("ij,jk->ki", {{2, kUnknown}, {3, 4}}).shape(), (PartialShape{4, 2}));
+  EXPECT_EQ(einsum("ij,jk->jk", {{2, kUnknown}, {3, 4}}).shape(), (PartialShape{3, 4}));
+  // A size of 1 is broadcast to whatever there will be.
+  EXPECT_EQ(einsum("...i,...i->...", {{1, 3}, {kUnknown, 3}}).shape(), (PartialShape{kUnknown}));
+  EXPECT_EQ(einsum("...i,...i->...", {{kUnknown, 3}, {1, 3}}).shape(), (PartialShape{kUnknown}));
+  EXPECT_EQ(einsum("...i,...i->...", {{kUnknown, 3}, {5, 3}}).shape(), (PartialShape{5}));
+  EXPECT_EQ(einsum("...i,i->...", {{1, 5, 3}, {3}}).shape(), (PartialShape{1, 5}));
+  EXPECT_EQ(einsum("ij->ji", {PartialShape()}).shape(), PartialShape::UnknownOfRank(2));
+  ASSERT_TRUE(root.ok()) << root.status();
+  einsum(std::string(100000, 'a') + "->" + std::string(100000, 'b'), {{2}});
+  EXPECT_THAT(std::string(root.status().message()), HasSubstr("100000 labels"));
+}
+
 }  // namespace
 }  // namespace ferry
