@@ -240,8 +240,8 @@ class ForeignCheckpointTest(BadInputTest):
                    "--optimizer", "momentum", words="not found in checkpoint")
         # Its slots would be gone from the next checkpoint.
         self.fails("train", "--model_dir", folder, "--steps", 40, *_HIDDEN, "--optimizer", "sgd",
-                   words=["'beta1_power', 'beta2_power', 'hidden1/biases/Adam'", " more, which this "
-                          "model lacks", "another --model_dir"])
+                   words=["'beta1_power', 'beta2_power', 'hidden1/biases/Adam'",
+                          " more, which this model lacks", "another --model_dir"])
         self.assertEqual(data_bytes(folder / "model.ckpt-30"), before)
         self.succeeds("verify", folder)
         self.assert_previous_restores(folder)
@@ -834,7 +834,8 @@ class UsageTest(CommandTest):
         for command in (["train", "--model_dir", self.folder / "model", "--data", ""],
                         ["inspect", self.folder, "--tensor_name", ""],
                         ["inspect", self.folder, "--tensor_name", "v", "--npy", ""],
-                        ["summary", self.folder, "--svg", ""], ["summary", self.folder, "--dot", ""],
+                        ["summary", self.folder, "--svg", ""],
+                        ["summary", self.folder, "--dot", ""],
                         ["freeze", "--meta", "m", "--checkpoint", "c", "--output", "o",
                          "--output_node_names", ""]):
             self.fails(*command, words="it is empty", status=2)

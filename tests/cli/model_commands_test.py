@@ -129,9 +129,10 @@ class RunTest(ModelTest):
     def test_values(self):
         """Of every kind that JSON hasn't got."""
         def constant(name, dtype, shape, content):
+            tensor = f"dtype: {dtype} tensor_shape {{ {shape} }} {content}"
             return (f'node {{ name: "{name}" op: "Const" '
-                    f'attr {{ key: "dtype" value {{ type: {dtype} }} }} attr {{ key: "value" value '
-                    f'{{ tensor {{ dtype: {dtype} tensor_shape {{ {shape} }} {content} }} }} }} }}\n')
+                    f'attr {{ key: "dtype" value {{ type: {dtype} }} }} '
+                    f'attr {{ key: "value" value {{ tensor {{ {tensor} }} }} }} }}\n')
 
         graph = self.write("values.pbtxt", (
             constant("c", "DT_COMPLEX64", "dim { size: 2 }",
@@ -160,7 +161,8 @@ class RunTest(ModelTest):
                 (["--meta", self.meta, "--tag_set", "serve"], "--saved_model"),
                 (["--meta", self.meta, "--timeout", "nan"], "'nan' is not a positive number"),
                 (["--meta", self.meta, "--timeout", "-1"], "'-1' is not a positive number"),
-                (["--meta", ""], "it is empty"), (["--meta", self.meta, "--save", ""], "it is empty"),
+                (["--meta", ""], "it is empty"),
+                (["--meta", self.meta, "--save", ""], "it is empty"),
                 (["--meta", self.meta, "--checkpoint", ""], "it is empty"),
                 (["--meta", self.meta, "--device", "tpu"], "tpu")]:
             with self.subTest(arguments=arguments):
@@ -342,7 +344,8 @@ class ConvertTest(ModelTest):
         """The last one's file is there, whole; and no one's fails for another's."""
         for name in "a.npz", "a.safetensors":
             running = [subprocess.Popen([FERRY, "convert", self.prefix, self.folder / name],
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                       text=True)
                        for _ in range(8)]
             for process in running:
                 said = process.communicate(timeout=TIMEOUT)[1]
