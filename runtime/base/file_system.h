@@ -95,7 +95,8 @@ class FileSystem {
   virtual ~FileSystem() = default;
   static FileSystem* Posix();  // One for the process.
 
-  // Creates the file, or empties it.
+  // Creates the file, or empties it. Like the two below, FailedPrecondition for a pipe, whose opening
+  // might wait for ever.
   virtual absl::StatusOr<std::unique_ptr<WritableFile>> NewWritableFile(
       const std::string& path) = 0;
   // Opens at the end, creating the file if there is none.
@@ -106,6 +107,7 @@ class FileSystem {
   virtual absl::StatusOr<std::unique_ptr<RandomAccessFile>> OpenForRead(
       const std::string& path) = 0;
 
+  // Replaces a file. FailedPrecondition where `to` is a device or a pipe, which it would destroy.
   virtual absl::Status Rename(const std::string& from, const std::string& to) = 0;
   virtual absl::Status Unlink(const std::string& path) = 0;
   // Makes one level. AlreadyExists if there is anything of that name.

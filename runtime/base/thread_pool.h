@@ -17,7 +17,8 @@ namespace ferry {
 // Thread-safe.
 class ThreadPool {
  public:
-  // `threads` counts the calling thread: 1 starts no worker. 0 means the machine's cores.
+  // `threads` counts the calling thread: 1 starts no worker. 0 means the machine's cores. When the
+  // system refuses some of them, the others do all the work.
   explicit ThreadPool(int threads = 0);
   ~ThreadPool();  // Waits for scheduled work.
   ThreadPool(const ThreadPool&) = delete;

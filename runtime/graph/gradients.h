@@ -45,12 +45,14 @@ class GradientContext {
   std::vector<Output> output_grads_, input_grads_;
 };
 
-// For each x, a value or the handle of a variable (VarHandleOp), the sum over all y of dy/dx, times grad_ys (ones where empty or shorter). An x that
-// no y depends on gets an empty Output. Nodes are made under "<scope>/gradients". Gradients don't
-// pass integers, StopGradient, or `stop_gradients`. With `gate_gradients` an op's gradients may be
-// used only when all of them are there (TensorFlow's GATE_OP: what its optimizers ask for, and what
+// For each x, a value or the handle of a variable (VarHandleOp), the sum over all y of dy/dx, times
+// grad_ys (ones where empty or shorter). An x that no y depends on gets an empty Output. Nodes are
+// made under "<scope>/gradients". Gradients go through conditionals and loops; they don't pass
+// integers, StopGradient, or `stop_gradients`. With `gate_gradients` an op's gradients may be used
+// only when all of them are there (TensorFlow's GATE_OP: what its optimizers ask for, and what
 // their graphs' names show). NotFound names an op on the way that has no gradient; Unimplemented a
-// loop.
+// y that lies within a loop, a gradient of a loop's gradient, or the node of a loop that stands
+// against going back through it; InvalidArgument nodes that make up no loops.
 absl::Status AddSymbolicGradients(const Scope& scope, const std::vector<Output>& ys,
                                   const std::vector<Output>& xs, std::vector<Output>* grads,
                                   const std::vector<Output>& grad_ys = {},

@@ -23,8 +23,8 @@ namespace ferry {
 
 class Scope;
 
-// A branch of a conditional while its ops are made: what they take from outside goes through a
-// Switch. See cond.h.
+// A branch of a conditional, or a loop, while its ops are made: what they take from outside goes
+// through a Switch, or an Enter. See cond.h.
 class ControlFlowContext {
  public:
   virtual ~ControlFlowContext() = default;
@@ -33,7 +33,7 @@ class ControlFlowContext {
   // Called for each op that was made in here.
   virtual void AddOp(Node* node) = 0;
   virtual bool Contains(const Node* node) const = 0;
-  // The node that runs when the branch does: an op without inputs depends on it.
+  // A node in here that runs whenever the others may: an op without inputs depends on it.
   virtual Node* pivot() const = 0;
 };
 
@@ -61,9 +61,9 @@ class Scope {
     return op_name_.empty() ? WithOpName(name) : *this;
   }
   Scope WithControlDependencies(const std::vector<Node*>& nodes) const;  // Besides those it has.
-  // Nor within a branch: as tf.control_dependencies(None).
+  // Nor within a branch or a loop: as tf.control_dependencies(None).
   Scope WithNoControlDependencies() const;
-  // Ops belong to this branch.
+  // Ops belong to this branch or loop.
   Scope InContext(std::shared_ptr<ControlFlowContext> context) const;
   Scope WithDevice(const std::string& device) const;
   Scope ColocateWith(Node* node) const;  // Attribute _class = ["loc:@name"].
@@ -78,7 +78,7 @@ class Scope {
   const std::vector<Node*>& control_dependencies() const { return control_; }
   const std::string& device() const { return device_; }
   const std::vector<std::string>& colocation() const { return colocation_; }
-  // Null outside of conditionals.
+  // Null outside of conditionals and loops.
   const std::shared_ptr<ControlFlowContext>& context() const { return context_; }
 
  private:
