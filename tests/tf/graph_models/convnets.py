@@ -212,12 +212,13 @@ def _quantized():
     averages = [tf.get_variable(name, [], initializer=tf.constant_initializer(value),
                                 trainable=False) for name, value in (("min", -6.0), ("max", 6.0))]
     found = [tf.reduce_min(logits), tf.reduce_max(logits)]
-    averaged = [moving_averages.assign_moving_average(variable, value, 0.9, zero_debias=False)
-                for variable, value in zip(averages, found)]
     logits = tf.quantization.fake_quant_with_min_max_vars(logits, *averages, narrow_range=True)
     loss = classification_loss(logits, y)
+    # After all that reads them.
     with tf.control_dependencies([tf.train.MomentumOptimizer(0.02, 0.9).minimize(loss)]):
-        train = tf.group(*averaged)
+        train = tf.group(*[
+            moving_averages.assign_moving_average(variable, value, 0.9, zero_debias=False)
+            for variable, value in zip(averages, found)])
     return Ends([logits], loss, train)
 
 
