@@ -186,13 +186,10 @@ def _plain(value):
 
 
 def make_op(op_type, inputs, attrs):
-    """Adds the op `op` to the current graph."""
-    out = op_def_library.apply_op(op_type, name="op", **_op_inputs(op_type, inputs, attrs))
-    if isinstance(out, tf.Operation):
-        return out
-    if isinstance(out, (list, tuple)):
-        return out[0].op if not isinstance(out[0], list) else out[0][0].op
-    return out.op
+    """Adds the op `op` to the current graph, which has none of that name."""
+    op_def_library.apply_op(op_type, name="op", **_op_inputs(op_type, inputs, attrs))
+    # Not from what apply_op gives: an op may have no outputs.
+    return tf1.get_default_graph().get_operation_by_name("op")
 
 
 _MISSING = ("No OpKernel was registered", "not in list of allowed values",
