@@ -116,6 +116,29 @@ _register("resnet of 8 layers, 32x32, batch 32", _resnet, _images_batch(32, 32, 
 _register("resnet of 8 layers, 32x32, batch 1", _resnet, _images_batch(1, 32, 3))
 
 
+def _mobilenet(multiplier):
+    def build():
+        x, y = _images(32, 3)
+        h = tf.nn.relu6(_normalized(_conv(x, 32, 3, "conv", bias=False), "bn", True))
+        for i, (channels, stride) in enumerate([(64, 1), (128, 2), (128, 1), (256, 2), (256, 1)]):
+            with tf.variable_scope(f"separable{i}"):
+                filters = weights("depthwise", [3, 3, h.shape[-1], multiplier])
+                h = tf.nn.depthwise_conv2d(h, filters, [1, stride, stride, 1], "SAME")
+                h = tf.nn.relu6(_normalized(h, "bn1", True))
+                h = _conv(h, channels, 1, "pointwise", bias=False)
+                h = tf.nn.relu6(_normalized(h, "bn2", True))
+        logits = dense(tf.reduce_mean(h, [1, 2]), 10, "out")
+        loss = classification_loss(logits, y)
+        with tf.control_dependencies(tf.get_collection(tf.GraphKeys.UPDATE_OPS)):
+            return Ends([logits], loss, tf.train.RMSPropOptimizer(1e-3).minimize(loss))
+
+    return build
+
+
+_register("mobilenet 32-256, 32x32, batch 16", _mobilenet(1), _images_batch(16, 32, 3))
+_register("mobilenet of multiplier 2, 32x32, batch 16", _mobilenet(2), _images_batch(16, 32, 3))
+
+
 def _vgg():
     x, y = _images(32, 3)
     h = x

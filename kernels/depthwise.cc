@@ -2,12 +2,12 @@
 // make `multiplier` channels of it. Definitions of the operands are in window.h: output channel q
 // is channel q / multiplier's, and the filter is [y, x, in_depth, multiplier].
 #include <algorithm>
-#include <array>
 #include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "kernels/conv_loops.h"
 #include "kernels/types.h"
 #include "kernels/window_checks.h"
@@ -128,77 +128,23 @@ absl::StatusOr<ConvSizes> SizesOf(const KernelContext& c, Part part, const Windo
 }
 
 // ---- Loops, for channels that are the innermost dimension ----
+//
+// They know one channel for each output channel: where a channel of the input has several filters,
+// it is repeated beforehand. They compute in floats at least.
 
-// Sums are made in floats at least.
 template <typename T>
 using SumType = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
-constexpr int64_t kBlock = 64;  // Channels whose sums are made at once.
-
-// The windows' elements that hold position `at` of an axis; calls fn(window number, element).
-template <typename Fn>
-void ForWindowsAt(const WindowAxis& a, int64_t at, Fn fn) {
-  for (int64_t k = 0; k < a.window; ++k) {
-    const int64_t from = at + a.before - k * a.dilation;
-    if (from < 0 || from % a.stride != 0 || from / a.stride >= a.out) continue;
-    fn(from / a.stride, k);
-  }
-}
-
-// The elements of window `o` that lie in the image; calls fn(position, element).
-template <typename Fn>
-void ForPositions(const WindowAxis& a, int64_t o, Fn fn) {
-  for (int64_t k = 0; k < a.window; ++k) {
-    const int64_t at = o * a.stride + k * a.dilation - a.before;
-    if (at >= 0 && at < a.in) fn(at, k);
-  }
-}
-
-// What the three have in common: sums[i] += one[i] * other[i], where `one` has an element for each
-// `per` of the others, of output channels q, q + 1, ... of which there are n.
-template <typename S, typename T>
-void AddProducts(int64_t q, int64_t n, int64_t per, const T* one, const T* other, S* sums) {
-  if (per == 1) {
-    for (int64_t i = 0; i < n; ++i) {
-      sums[i] += static_cast<S>(one[q + i]) * static_cast<S>(other[q + i]);
-    }
-    return;
-  }
-  int64_t channel = q / per, left = per - q % per;
-  for (int64_t i = 0; i < n; ++i) {
-    sums[i] += static_cast<S>(one[channel]) * static_cast<S>(other[q + i]);
-    if (--left == 0) {
-      ++channel;
-      left = per;
-    }
-  }
-}
-
-// As many channels of floats or doubles as stay in registers; other types have none.
-template <typename T>
-constexpr int64_t kWide = std::is_same_v<T, SumType<T>> ? 128 / static_cast<int64_t>(sizeof(T)) : 0;
-
-// sums[i] += the sum over k < n of one[k * one_step + i] * other[k * other_step + i], of kWide<T>
-// channels.
-template <typename T>
-void AddRun(int64_t n, const T* one, int64_t one_step, const T* other, int64_t other_step,
-            T* sums) {
-  typedef T Vector __attribute__((vector_size(32), aligned(alignof(T)), may_alias));
-  Vector* const to = reinterpret_cast<Vector*>(sums);
-  Vector a = to[0], b = to[1], c = to[2], d = to[3];
-  for (int64_t k = 0; k < n; ++k) {
-    const Vector* const x = reinterpret_cast<const Vector*>(one + k * one_step);
-    const Vector* const y = reinterpret_cast<const Vector*>(other + k * other_step);
-    a += x[0] * y[0];
-    b += x[1] * y[1];
-    c += x[2] * y[2];
-    d += x[3] * y[3];
-  }
-  to[0] = a;
-  to[1] = b;
-  to[2] = c;
-  to[3] = d;
-}
+template <typename S, int kWidth>
+struct VectorOf {
+  typedef S Type __attribute__((vector_size(kWidth * sizeof(S)), aligned(alignof(S)), may_alias));
+};
+template <typename S>
+struct VectorOf<S, 1> {
+  typedef S Type;
+};
+template <typename S>
+constexpr int kLanes = 32 / static_cast<int>(sizeof(S));
 
 // Those of the numbers k < all for which 0 <= start + k * step < limit; `step` is positive.
 struct Run {
@@ -212,171 +158,392 @@ struct Run {
   }
 };
 
+// An element of the filter, and what it is multiplied with: pixel j of a line, if it is among
+// [begin, end), takes the values at in + j * (the line's step).
+struct Tap {
+  int64_t filter, in, begin, end;
+};
+using Taps = absl::InlinedVector<Tap, 32>;
+
+// out[p][i] = the sum over taps of in[p][i] * filter[i], for kPixels pixels from number j on and
+// kWidth * kVectors channels.
+template <int kWidth, int kVectors, int kPixels, typename S>
+void SumTaps(const Taps& taps, int64_t j, const S* in, int64_t step, const S* filter, S* out,
+             int64_t out_step) {
+  using Vector = typename VectorOf<S, kWidth>::Type;
+  Vector sums[kPixels][kVectors] = {};
+  for (const Tap& t : taps) {
+    const S* const x = in + (t.in + j * step);
+    const S* const f = filter + t.filter;
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) {
+      const Vector w = *reinterpret_cast<const Vector*>(f + v * kWidth);
+#pragma GCC unroll 8
+      for (int p = 0; p < kPixels; ++p) {
+        sums[p][v] += *reinterpret_cast<const Vector*>(x + p * step + v * kWidth) * w;
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int p = 0; p < kPixels; ++p) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) {
+      *reinterpret_cast<Vector*>(out + (j + p) * out_step + v * kWidth) = sums[p][v];
+    }
+  }
+}
+
+// The same for `depth` channels.
+template <int kPixels, typename S>
+void SumChannels(const Taps& taps, int64_t j, const S* in, int64_t step, const S* filter,
+                 int64_t depth, S* out, int64_t out_step) {
+  constexpr int kWidth = kLanes<S>;
+  int64_t q = 0;
+  for (; kPixels < 8 && q + 2 * kWidth <= depth; q += 2 * kWidth) {
+    SumTaps<kWidth, 2, kPixels>(taps, j, in + q, step, filter + q, out + q, out_step);
+  }
+  for (; q + kWidth <= depth; q += kWidth) {
+    SumTaps<kWidth, 1, kPixels>(taps, j, in + q, step, filter + q, out + q, out_step);
+  }
+  for (; q + kWidth / 2 <= depth; q += kWidth / 2) {
+    SumTaps<kWidth / 2, 1, kPixels>(taps, j, in + q, step, filter + q, out + q, out_step);
+  }
+  for (; q < depth; ++q) {
+    SumTaps<1, 1, kPixels>(taps, j, in + q, step, filter + q, out + q, out_step);
+  }
+}
+
+// All pixels of a line: those in the middle, which have all taps, several at a time.
+template <typename S>
+void SumLine(const Taps& taps, int64_t pixels, const S* in, int64_t step, const S* filter,
+             int64_t depth, S* out, int64_t out_step) {
+  constexpr int kMany = 8, kSome = 3;
+  int64_t begin = 0, end = pixels;
+  for (const Tap& t : taps) {
+    begin = std::max(begin, t.begin);
+    end = std::min(end, t.end);
+  }
+  Taps some;
+  for (int64_t j = 0; j < pixels;) {
+    if (j >= begin && j + kMany <= end) {
+      SumChannels<kMany>(taps, j, in, step, filter, depth, out, out_step);
+      j += kMany;
+      continue;
+    }
+    if (j >= begin && j + kSome <= end) {
+      SumChannels<kSome>(taps, j, in, step, filter, depth, out, out_step);
+      j += kSome;
+      continue;
+    }
+    some.clear();
+    for (const Tap& t : taps) {
+      if (j >= t.begin && j < t.end) some.push_back(t);
+    }
+    SumChannels<1>(some, j, in, step, filter, depth, out, out_step);
+    ++j;
+  }
+}
+
+// Row `row` of all images' of y.
+template <typename S>
+void ForwardRow(const ConvSizes& s, int64_t row, const S* x, const S* filter, S* y, Taps* taps) {
+  const int64_t n = row / s.y.out, oy = row % s.y.out, depth = s.out_depth;
+  taps->clear();
+  for (int64_t ky = 0; ky < s.y.window; ++ky) {
+    const int64_t iy = oy * s.y.stride + ky * s.y.dilation - s.y.before;
+    if (iy < 0 || iy >= s.y.in) continue;
+    for (int64_t kx = 0; kx < s.x.window; ++kx) {
+      const int64_t start = kx * s.x.dilation - s.x.before;
+      const Run run(start, s.x.stride, s.x.in, s.x.out);
+      if (run.begin == run.end) continue;
+      taps->push_back({(ky * s.x.window + kx) * depth, ((n * s.y.in + iy) * s.x.in + start) * depth,
+                       run.begin, run.end});
+    }
+  }
+  SumLine(*taps, s.x.out, x, s.x.stride * depth, filter, depth, y, depth);
+}
+
+// Row `row` of all images' of dx. Of every stride-th pixel the same elements of the filter take
+// part, and they are a line.
+template <typename S>
+void BackInputRow(const ConvSizes& s, int64_t row, const S* filter, const S* dy, S* dx,
+                  Taps* taps) {
+  const int64_t n = row / s.y.in, iy = row % s.y.in, depth = s.out_depth;
+  for (int64_t first = 0; first < std::min(s.x.stride, s.x.in); ++first) {
+    const int64_t pixels = (s.x.in - first + s.x.stride - 1) / s.x.stride;
+    taps->clear();
+    for (int64_t ky = 0; ky < s.y.window; ++ky) {
+      const int64_t down = iy + s.y.before - ky * s.y.dilation;
+      if (down < 0 || down % s.y.stride != 0 || down / s.y.stride >= s.y.out) continue;
+      for (int64_t kx = 0; kx < s.x.window; ++kx) {
+        const int64_t across = first + s.x.before - kx * s.x.dilation;
+        if (across % s.x.stride != 0) continue;
+        const int64_t start = across / s.x.stride;
+        const Run run(start, 1, s.x.out, pixels);
+        if (run.begin == run.end) continue;
+        taps->push_back({(ky * s.x.window + kx) * depth,
+                         ((n * s.y.out + down / s.y.stride) * s.x.out + start) * depth, run.begin,
+                         run.end});
+      }
+    }
+    SumLine(*taps, pixels, dy, depth, filter, depth, dx + first * depth, s.x.stride * depth);
+  }
+}
+
+// sums[k][i] += the sum over j < n of x[j][k][i] * dy[j][i], for kTaps elements of the filter's row
+// and kWidth * kVectors channels; the steps are from one of these to the next.
+template <int kWidth, int kVectors, int kTaps, typename S>
+void AddProducts(int64_t n, const S* x, int64_t x_step, int64_t tap_step, const S* dy, S* sums,
+                 int64_t depth) {
+  using Vector = typename VectorOf<S, kWidth>::Type;
+  Vector own[kTaps][kVectors] = {};
+  for (int64_t j = 0; j < n; ++j, x += x_step, dy += depth) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) {
+      const Vector d = *reinterpret_cast<const Vector*>(dy + v * kWidth);
+#pragma GCC unroll 8
+      for (int k = 0; k < kTaps; ++k) {
+        own[k][v] += *reinterpret_cast<const Vector*>(x + k * tap_step + v * kWidth) * d;
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int k = 0; k < kTaps; ++k) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kVectors; ++v) {
+      *reinterpret_cast<Vector*>(sums + k * depth + v * kWidth) += own[k][v];
+    }
+  }
+}
+
+// The same for `depth` channels.
+template <int kTaps, typename S>
+void AddChannels(int64_t n, const S* x, int64_t x_step, int64_t tap_step, const S* dy, S* sums,
+                 int64_t depth) {
+  constexpr int kWidth = kLanes<S>;
+  if (n <= 0) return;
+  int64_t q = 0;
+  for (; q + 2 * kWidth <= depth; q += 2 * kWidth) {
+    AddProducts<kWidth, 2, kTaps>(n, x + q, x_step, tap_step, dy + q, sums + q, depth);
+  }
+  for (; q + kWidth <= depth; q += kWidth) {
+    AddProducts<kWidth, 1, kTaps>(n, x + q, x_step, tap_step, dy + q, sums + q, depth);
+  }
+  for (; q + kWidth / 2 <= depth; q += kWidth / 2) {
+    AddProducts<kWidth / 2, 1, kTaps>(n, x + q, x_step, tap_step, dy + q, sums + q, depth);
+  }
+  for (; q < depth; ++q) {
+    AddProducts<1, 1, kTaps>(n, x + q, x_step, tap_step, dy + q, sums + q, depth);
+  }
+}
+
+// Adds what a row of x and one of dy give to a row of the filter's gradient.
+template <typename S>
+void AddRows(const ConvSizes& s, const S* x, const S* dy, S* sums) {
+  const int64_t depth = s.out_depth, x_step = s.x.stride * depth;
+  for (int64_t kx = 0; kx < s.x.window;) {
+    // For as many elements as stay in registers: the pixels that have all of them together.
+    const int64_t count = std::min<int64_t>(s.x.window - kx, 4);
+    int64_t begin = 0, end = s.x.out;
+    const auto run_of = [&](int64_t k) {
+      return Run(k * s.x.dilation - s.x.before, s.x.stride, s.x.in, s.x.out);
+    };
+    for (int64_t k = kx; k < kx + count; ++k) {
+      begin = std::max(begin, run_of(k).begin);
+      end = std::min(end, run_of(k).end);
+    }
+    end = std::max(begin, end);
+    const auto at = [&](int64_t k, int64_t j) {
+      return x + (j * s.x.stride + k * s.x.dilation - s.x.before) * depth;
+    };
+    for (int64_t k = kx; k < kx + count; ++k) {
+      const Run run = run_of(k);
+      const int64_t before = std::min(run.end, begin), after = std::max(run.begin, end);
+      AddChannels<1>(before - run.begin, at(k, run.begin), x_step, 0, dy + run.begin * depth,
+                     sums + k * depth, depth);
+      AddChannels<1>(run.end - after, at(k, after), x_step, 0, dy + after * depth, sums + k * depth,
+                     depth);
+    }
+    const auto together = [&](auto taps) {
+      AddChannels<decltype(taps)::value>(end - begin, at(kx, begin), x_step, s.x.dilation * depth,
+                                         dy + begin * depth, sums + kx * depth, depth);
+    };
+    switch (count) {
+      case 1:
+        together(std::integral_constant<int, 1>());
+        break;
+      case 2:
+        together(std::integral_constant<int, 2>());
+        break;
+      case 3:
+        together(std::integral_constant<int, 3>());
+        break;
+      default:
+        together(std::integral_constant<int, 4>());
+        break;
+    }
+    kx += count;
+  }
+}
+
+// ---- Over whole images ----
+
+// Rows that make a block of work: by its multiplications.
 int64_t Grain(const ConvSizes& s, int64_t pixels) {
   const int64_t work = std::max<int64_t>(1, s.y.window * s.x.window * s.out_depth * pixels);
-  return std::max<int64_t>(1, 16384 / work);
+  return std::max<int64_t>(1, 65536 / work);
 }
 
+// Each of `n` numbers `times` times.
+template <typename S, typename T>
+void Repeat(KernelContext* c, int64_t n, int64_t times, const T* from, S* to) {
+  c->ParallelFor(n, std::max<int64_t>(1, 16384 / times), [&](int64_t begin, int64_t end) {
+    if (times == 1) {
+      for (int64_t i = begin; i < end; ++i) to[i] = static_cast<S>(from[i]);
+      return;
+    }
+    for (int64_t i = begin; i < end; ++i) std::fill_n(to + i * times, times, S(from[i]));
+  });
+}
+
+// Memory for several arrays in the context's scratch memory.
+template <typename S>
+class Arrays {
+ public:
+  // The place of an array of n elements, which there is after Allocate.
+  size_t Add(int64_t n) {
+    const size_t at = size_;
+    size_ += (static_cast<size_t>(n) + 15) / 16 * 16;
+    return at;
+  }
+  absl::Status Allocate(KernelContext* c) {
+    FERRY_ASSIGN_OR_RETURN(void* const memory, c->Scratch(size_ * sizeof(S)));
+    base_ = static_cast<S*>(memory);
+    return absl::OkStatus();
+  }
+  S* operator[](size_t at) const { return base_ + at; }
+
+ private:
+  size_t size_ = 0;
+  S* base_ = nullptr;
+};
+
+int64_t XElements(const ConvSizes& s) { return s.batch * s.y.in * s.x.in * s.in_depth; }
+int64_t YElements(const ConvSizes& s) { return s.batch * s.y.out * s.x.out * s.out_depth; }
+int64_t FilterElements(const ConvSizes& s) { return s.y.window * s.x.window * s.out_depth; }
+
 template <typename T>
-void Forward(KernelContext* c, const ConvSizes& s, const T* x, const T* filter, T* y) {
+absl::Status Forward(KernelContext* c, const ConvSizes& s, const T* x, const T* filter, T* y) {
   using S = SumType<T>;
+  constexpr bool kSame = std::is_same_v<T, S>;
   const int64_t per = s.out_depth / s.in_depth;
+  Arrays<S> arrays;
+  const bool repeats = !kSame || per > 1;
+  const size_t xs = repeats ? arrays.Add(XElements(s) * per) : 0;
+  const size_t filters = kSame ? 0 : arrays.Add(FilterElements(s));
+  [[maybe_unused]] const size_t ys = kSame ? 0 : arrays.Add(YElements(s));
+  if (repeats) FERRY_RETURN_IF_ERROR(arrays.Allocate(c));
+  if (repeats) Repeat(c, XElements(s), per, x, arrays[xs]);
+  if (!kSame) Repeat(c, FilterElements(s), 1, filter, arrays[filters]);
+  const int64_t line = s.x.out * s.out_depth;
   c->ParallelFor(s.batch * s.y.out, Grain(s, s.x.out), [&](int64_t begin, int64_t end) {
-    std::array<S, kBlock> sums;
+    Taps taps;
     for (int64_t row = begin; row < end; ++row) {
-      const int64_t n = row / s.y.out, oy = row % s.y.out;
-      for (int64_t ox = 0; ox < s.x.out; ++ox) {
-        T* const to = y + (row * s.x.out + ox) * s.out_depth;
-        int64_t q = 0;
-        if constexpr (kWide < T >> 0) {
-          const int64_t start = ox * s.x.stride - s.x.before;
-          const Run run(start, s.x.dilation, s.x.in, s.x.window);
-          const int64_t ix = start + run.begin * s.x.dilation;
-          for (; per == 1 && q + kWide<T> <= s.in_depth; q += kWide<T>) {
-            std::fill_n(sums.begin(), kWide<T>, T(0));
-            ForPositions(s.y, oy, [&](int64_t iy, int64_t ky) {
-              AddRun(run.end - run.begin, x + ((n * s.y.in + iy) * s.x.in + ix) * s.in_depth + q,
-                     s.x.dilation * s.in_depth,
-                     filter + (ky * s.x.window + run.begin) * s.in_depth + q, s.in_depth,
-                     sums.data());
-            });
-            std::copy_n(sums.begin(), kWide<T>, to + q);
-          }
-        }
-        for (; q < s.out_depth; q += kBlock) {
-          const int64_t count = std::min(kBlock, s.out_depth - q);
-          std::fill_n(sums.begin(), count, S(0));
-          ForPositions(s.y, oy, [&](int64_t iy, int64_t ky) {
-            ForPositions(s.x, ox, [&](int64_t ix, int64_t kx) {
-              AddProducts(q, count, per, x + ((n * s.y.in + iy) * s.x.in + ix) * s.in_depth,
-                          filter + (ky * s.x.window + kx) * s.out_depth, sums.data());
-            });
-          });
-          for (int64_t i = 0; i < count; ++i) to[q + i] = static_cast<T>(sums[i]);
-        }
+      if constexpr (kSame) {
+        ForwardRow(s, row, repeats ? arrays[xs] : x, filter, y + row * line, &taps);
+      } else {
+        S* const own = arrays[ys] + row * line;
+        ForwardRow(s, row, arrays[xs], arrays[filters], own, &taps);
+        for (int64_t i = 0; i < line; ++i) y[row * line + i] = static_cast<T>(own[i]);
       }
     }
   });
+  return absl::OkStatus();
 }
 
 template <typename T>
-void BackInput(KernelContext* c, const ConvSizes& s, const T* filter, const T* dy, T* dx) {
+absl::Status BackInput(KernelContext* c, const ConvSizes& s, const T* filter, const T* dy, T* dx) {
   using S = SumType<T>;
+  constexpr bool kSame = std::is_same_v<T, S>;
   const int64_t per = s.out_depth / s.in_depth;
+  Arrays<S> arrays;
+  const size_t filters = kSame ? 0 : arrays.Add(FilterElements(s));
+  const size_t dys = kSame ? 0 : arrays.Add(YElements(s));
+  const bool sums = !kSame || per > 1;
+  const size_t dxs = sums ? arrays.Add(XElements(s) * per) : 0;
+  if (sums) FERRY_RETURN_IF_ERROR(arrays.Allocate(c));
+  if (!kSame) Repeat(c, FilterElements(s), 1, filter, arrays[filters]);
+  if (!kSame) Repeat(c, YElements(s), 1, dy, arrays[dys]);
+  const int64_t line = s.x.in * s.in_depth;
   c->ParallelFor(s.batch * s.y.in, Grain(s, s.x.in), [&](int64_t begin, int64_t end) {
-    std::array<S, kBlock> sums;
+    Taps taps;
     for (int64_t row = begin; row < end; ++row) {
-      const int64_t n = row / s.y.in, iy = row % s.y.in;
-      for (int64_t ix = 0; ix < s.x.in; ++ix) {
-        T* const to = dx + (row * s.x.in + ix) * s.in_depth;
-        int64_t channel = 0;
-        if constexpr (kWide < T >> 0) {
-          // A window further on holds the pixel by an element further back: those are counted down.
-          const int64_t last = s.x.window - 1;
-          const int64_t start = ix + s.x.before - last * s.x.dilation;
-          const Run run(start, s.x.dilation, s.x.out, s.x.window);
-          const int64_t ox = start + run.begin * s.x.dilation;
-          for (; per == 1 && s.x.stride == 1 && channel + kWide<T> <= s.in_depth;
-               channel += kWide<T>) {
-            std::fill_n(sums.begin(), kWide<T>, T(0));
-            ForWindowsAt(s.y, iy, [&](int64_t oy, int64_t ky) {
-              AddRun(run.end - run.begin,
-                     dy + ((n * s.y.out + oy) * s.x.out + ox) * s.in_depth + channel,
-                     s.x.dilation * s.in_depth,
-                     filter + (ky * s.x.window + last - run.begin) * s.in_depth + channel,
-                     -s.in_depth, sums.data());
-            });
-            std::copy_n(sums.begin(), kWide<T>, to + channel);
-          }
-        }
-        for (; channel < s.in_depth; channel += kBlock) {
-          const int64_t count = std::min(kBlock, s.in_depth - channel);
-          std::fill_n(sums.begin(), count, S(0));
-          ForWindowsAt(s.y, iy, [&](int64_t oy, int64_t ky) {
-            ForWindowsAt(s.x, ix, [&](int64_t ox, int64_t kx) {
-              const T* const d = dy + ((n * s.y.out + oy) * s.x.out + ox) * s.out_depth;
-              const T* const f = filter + (ky * s.x.window + kx) * s.out_depth;
-              if (per == 1) {
-                AddProducts(channel, count, 1, d, f, sums.data());
-                return;
-              }
-              for (int64_t i = 0; i < count; ++i) {
-                const int64_t q = (channel + i) * per;
-                for (int64_t m = 0; m < per; ++m) {
-                  sums[static_cast<size_t>(i)] +=
-                      static_cast<S>(d[q + m]) * static_cast<S>(f[q + m]);
-                }
-              }
-            });
-          });
-          for (int64_t i = 0; i < count; ++i) to[channel + i] = static_cast<T>(sums[i]);
+      T* const to = dx + row * line;
+      S* const own = sums ? arrays[dxs] + row * line * per : nullptr;
+      if constexpr (kSame) {
+        BackInputRow(s, row, filter, dy, sums ? own : to, &taps);
+      } else {
+        BackInputRow<S>(s, row, arrays[filters], arrays[dys], own, &taps);
+      }
+      if (!sums) continue;
+      for (int64_t i = 0; i < line; ++i) {
+        S sum = own[i * per];
+        for (int64_t m = 1; m < per; ++m) sum += own[i * per + m];
+        to[i] = static_cast<T>(sum);
+      }
+    }
+  });
+  return absl::OkStatus();
+}
+
+// Parts of the rows of dy are summed up for themselves, and then their sums; how many parts there
+// are depends on the sizes alone.
+template <typename T>
+absl::Status BackFilter(KernelContext* c, const ConvSizes& s, const T* x, const T* dy, T* dfilter) {
+  using S = SumType<T>;
+  constexpr bool kSame = std::is_same_v<T, S>;
+  const int64_t per = s.out_depth / s.in_depth, size = FilterElements(s);
+  const int64_t rows = s.batch * s.y.out;
+  // Enough work each, and all of them together no larger than the image.
+  const int64_t most = std::min({int64_t{16}, rows / Grain(s, s.x.out), XElements(s) / size});
+  const int64_t parts = std::max<int64_t>(1, most);
+  Arrays<S> arrays;
+  const size_t sums = arrays.Add(size * parts);
+  const bool repeats = !kSame || per > 1;
+  const size_t xs = repeats ? arrays.Add(XElements(s) * per) : 0;
+  const size_t dys = kSame ? 0 : arrays.Add(YElements(s));
+  FERRY_RETURN_IF_ERROR(arrays.Allocate(c));
+  if (repeats) Repeat(c, XElements(s), per, x, arrays[xs]);
+  if (!kSame) Repeat(c, YElements(s), 1, dy, arrays[dys]);
+  c->ParallelFor(parts, 1, [&](int64_t begin, int64_t end) {
+    const S *from = arrays[xs], *grad = arrays[dys];
+    if constexpr (kSame) {
+      if (!repeats) from = x;
+      grad = dy;
+    }
+    for (int64_t part = begin; part < end; ++part) {
+      S* const to = arrays[sums] + part * size;
+      std::fill_n(to, size, S(0));
+      for (int64_t row = rows * part / parts; row < rows * (part + 1) / parts; ++row) {
+        const int64_t n = row / s.y.out, oy = row % s.y.out;
+        for (int64_t ky = 0; ky < s.y.window; ++ky) {
+          const int64_t iy = oy * s.y.stride + ky * s.y.dilation - s.y.before;
+          if (iy < 0 || iy >= s.y.in) continue;
+          AddRows(s, from + (n * s.y.in + iy) * s.x.in * s.out_depth,
+                  grad + row * s.x.out * s.out_depth, to + ky * s.x.window * s.out_depth);
         }
       }
     }
   });
-}
-
-// Adds to sums[i] the products of a row of x, from the pixel that its window's element kx takes
-// first, with a row of dy, of `count` output channels from q on.
-template <typename T, typename S>
-void AddRow(const ConvSizes& s, int64_t kx, int64_t q, int64_t count, const T* x, const T* dy,
-            S* sums) {
-  const int64_t per = s.out_depth / s.in_depth, step = s.x.stride * s.in_depth;
-  const int64_t start = kx * s.x.dilation - s.x.before;
-  const Run run(start, s.x.stride, s.x.in, s.x.out);
-  const T* from = x + (start + run.begin * s.x.stride) * s.in_depth;
-  const T* grad = dy + run.begin * s.out_depth;
-  int64_t done = 0;
-  if constexpr (kWide < T >> 0) {
-    for (; per == 1 && done + kWide<T> <= count; done += kWide<T>) {
-      AddRun(run.end - run.begin, from + q + done, step, grad + q + done, s.in_depth, sums + done);
+  const S* const all = arrays[sums];
+  c->ParallelFor(size, 16384, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      S sum = all[i];
+      for (int64_t part = 1; part < parts; ++part) sum += all[part * size + i];
+      dfilter[i] = static_cast<T>(sum);
     }
-  }
-  if (done == count) return;
-  for (int64_t k = run.begin; k < run.end; ++k, from += step, grad += s.out_depth) {
-    AddProducts(q + done, count - done, per, from, grad, sums + done);
-  }
-}
-
-constexpr int64_t kFilterBlock = 32;  // Channels of a task: few, for the threads' sake.
-
-// Each element is summed up by one thread: rows first, then over them. A thread has a row of the
-// filter, so that rows of x and dy are read for all of its columns while they are at hand.
-template <typename T>
-void BackFilter(KernelContext* c, const ConvSizes& s, const T* x, const T* dy, T* dfilter) {
-  using S = SumType<T>;
-  const int64_t blocks = (s.out_depth + kFilterBlock - 1) / kFilterBlock;
-  const int64_t work =
-      std::max<int64_t>(1, s.batch * s.y.out * s.x.out * s.x.window * kFilterBlock);
-  c->ParallelFor(s.y.window * blocks, std::max<int64_t>(1, 16384 / work),
-                 [&](int64_t begin, int64_t end) {
-                   std::array<S, kFilterBlock> row;
-                   std::vector<S> sums(static_cast<size_t>(s.x.window * kFilterBlock));
-                   for (int64_t task = begin; task < end; ++task) {
-                     const int64_t ky = task / blocks, q = task % blocks * kFilterBlock;
-                     const int64_t count = std::min(kFilterBlock, s.out_depth - q);
-                     std::fill(sums.begin(), sums.end(), S(0));
-                     for (int64_t n = 0; n < s.batch; ++n) {
-                       for (int64_t oy = 0; oy < s.y.out; ++oy) {
-                         const int64_t iy = oy * s.y.stride + ky * s.y.dilation - s.y.before;
-                         if (iy < 0 || iy >= s.y.in) continue;
-                         for (int64_t kx = 0; kx < s.x.window; ++kx) {
-                           std::fill_n(row.begin(), count, S(0));
-                           AddRow(s, kx, q, count, x + (n * s.y.in + iy) * s.x.in * s.in_depth,
-                                  dy + (n * s.y.out + oy) * s.x.out * s.out_depth, row.data());
-                           S* const to = sums.data() + kx * kFilterBlock;
-                           for (int64_t i = 0; i < count; ++i) to[i] += row[static_cast<size_t>(i)];
-                         }
-                       }
-                     }
-                     for (int64_t kx = 0; kx < s.x.window; ++kx) {
-                       T* const to = dfilter + (ky * s.x.window + kx) * s.out_depth + q;
-                       for (int64_t i = 0; i < count; ++i) {
-                         to[i] = static_cast<T>(sums[static_cast<size_t>(kx * kFilterBlock + i)]);
-                       }
-                     }
-                   }
-                 });
+  });
+  return absl::OkStatus();
 }
 
 // ---- Kernels ----
@@ -411,10 +578,9 @@ class DepthwiseKernel : public Kernel {
       if constexpr (kPart == Part::kInput) return ConvolveBack(c, s, a, b, to);
       if constexpr (kPart == Part::kFilter) return ConvolveFilter(c, s, a, b, to);
     }
-    if constexpr (kPart == Part::kForward) Forward(c, s, a, b, to);
-    if constexpr (kPart == Part::kInput) BackInput(c, s, a, b, to);
-    if constexpr (kPart == Part::kFilter) BackFilter(c, s, a, b, to);
-    return absl::OkStatus();
+    if constexpr (kPart == Part::kForward) return Forward(c, s, a, b, to);
+    if constexpr (kPart == Part::kInput) return BackInput(c, s, a, b, to);
+    if constexpr (kPart == Part::kFilter) return BackFilter(c, s, a, b, to);
   }
 
   WindowAttrs attrs_;
