@@ -3,14 +3,13 @@
 #include <string>
 #include <utility>
 
+#include "kernels/conv_gradients.h"
 #include "kernels/conv_loops.h"
 #include "kernels/gpu_checks.h"
 #include "kernels/gpu_host.h"
 #include "kernels/types.h"
 #include "kernels/window_checks.h"
 #include "runtime/base/status.h"
-#include "runtime/graph/gradients.h"
-#include "runtime/graph/ops.h"
 #include "runtime/op/op_def.h"
 
 namespace ferry {
@@ -239,44 +238,7 @@ using ConvInputKernel = ConvKernel<T, ConvOp::kInput>;
 template <typename T>
 using ConvFilterKernel = ConvKernel<T, ConvOp::kFilter>;
 
-// ---- Gradients ----
-
-// Another of the three ops, with the node's attributes.
-Output Related(GradientContext* c, ConvOp op, Output a, Output b, Output third = {}) {
-  NodeBuilder builder(c->scope(), Name(op));
-  builder.Input(a).Input(b);
-  if (op != ConvOp::kForward) builder.Input(third);
-  for (const char* name : {"strides", "use_cudnn_on_gpu", "padding", "explicit_paddings",
-                           "data_format", "dilations"}) {
-    auto it = c->node()->attrs().find(name);
-    if (it != c->node()->attrs().end()) builder.AttrValue(name, it->second);
-  }
-  return builder.BuildOutput();
-}
-
-absl::Status Conv2DGradient(GradientContext* c) {
-  const Scope& s = c->scope();
-  const Output x = c->input(0), w = c->input(1), dy = c->grad(0);
-  c->set_input_grad(0, Related(c, ConvOp::kInput, ShapeOf(s, x), w, dy));
-  c->set_input_grad(1, Related(c, ConvOp::kFilter, x, ShapeOf(s, w), dy));
-  return s.status();
-}
-// dx is linear in w and in dy.
-absl::Status BackpropInputGradient(GradientContext* c) {
-  const Scope& s = c->scope();
-  const Output w = c->input(1), dy = c->input(2), g = c->grad(0);
-  c->set_input_grad(1, Related(c, ConvOp::kFilter, g, ShapeOf(s, w), dy));
-  c->set_input_grad(2, Related(c, ConvOp::kForward, g, w));
-  return s.status();
-}
-// dw is linear in x and in dy.
-absl::Status BackpropFilterGradient(GradientContext* c) {
-  const Scope& s = c->scope();
-  const Output x = c->input(0), dy = c->input(2), g = c->grad(0);
-  c->set_input_grad(0, Related(c, ConvOp::kInput, ShapeOf(s, x), g, dy));
-  c->set_input_grad(2, Related(c, ConvOp::kForward, x, g));
-  return s.status();
-}
+// ---- Ops ----
 
 #define FERRY_CONV_ATTRS                              \
   Attr("strides: list(int)")                          \
@@ -292,7 +254,7 @@ FERRY_OP("Conv2D")
     .Output("output: T")
     .Attr("T: {half, bfloat16, float, double, int32}")
     .FERRY_CONV_ATTRS.Shape(Conv2DShape)
-    .Gradient(Conv2DGradient);
+    .Gradient(ConvGradient);
 
 FERRY_OP("Conv2DBackpropInput")
     .Input("input_sizes: int32")
@@ -301,7 +263,7 @@ FERRY_OP("Conv2DBackpropInput")
     .Output("output: T")
     .Attr("T: {half, bfloat16, float, double, int32}")
     .FERRY_CONV_ATTRS.Shape(BackpropInputShape)
-    .Gradient(BackpropInputGradient);
+    .Gradient(ConvBackpropInputGradient);
 
 FERRY_OP("Conv2DBackpropFilter")
     .Input("input: T")
@@ -310,7 +272,7 @@ FERRY_OP("Conv2DBackpropFilter")
     .Output("output: T")
     .Attr("T: {half, bfloat16, float, double}")
     .FERRY_CONV_ATTRS.Shape(BackpropFilterShape)
-    .Gradient(BackpropFilterGradient);
+    .Gradient(ConvBackpropFilterGradient);
 
 using ConvTypes = Join<FloatTypes, Types<int32_t>>;
 const bool registered = RegisterCpu<ConvForwardKernel>(ConvTypes(), "Conv2D") &&

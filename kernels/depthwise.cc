@@ -8,12 +8,11 @@
 #include <vector>
 
 #include "absl/container/inlined_vector.h"
+#include "kernels/conv_gradients.h"
 #include "kernels/conv_loops.h"
 #include "kernels/types.h"
 #include "kernels/window_checks.h"
 #include "runtime/base/status.h"
-#include "runtime/graph/gradients.h"
-#include "runtime/graph/ops.h"
 #include "runtime/op/op_def.h"
 
 namespace ferry {
@@ -592,43 +591,7 @@ using InputKernel = DepthwiseKernel<T, Part::kInput>;
 template <typename T>
 using FilterKernel = DepthwiseKernel<T, Part::kFilter>;
 
-// ---- Gradients ----
-
-// Another of the three ops, with the node's attributes.
-Output Related(GradientContext* c, Part part, Output a, Output b, Output third = {}) {
-  NodeBuilder builder(c->scope(), Name(part));
-  builder.Input(a).Input(b);
-  if (part != Part::kForward) builder.Input(third);
-  for (const char* name : {"strides", "padding", "explicit_paddings", "data_format", "dilations"}) {
-    auto it = c->node()->attrs().find(name);
-    if (it != c->node()->attrs().end()) builder.AttrValue(name, it->second);
-  }
-  return builder.BuildOutput();
-}
-
-absl::Status ForwardGradient(GradientContext* c) {
-  const Scope& s = c->scope();
-  const Output x = c->input(0), w = c->input(1), dy = c->grad(0);
-  c->set_input_grad(0, Related(c, Part::kInput, ops::Shape(s, x), w, dy));
-  c->set_input_grad(1, Related(c, Part::kFilter, x, ops::Shape(s, w), dy));
-  return s.status();
-}
-// dx is linear in w and in dy.
-absl::Status BackInputGradient(GradientContext* c) {
-  const Scope& s = c->scope();
-  const Output w = c->input(1), dy = c->input(2), g = c->grad(0);
-  c->set_input_grad(1, Related(c, Part::kFilter, g, ops::Shape(s, w), dy));
-  c->set_input_grad(2, Related(c, Part::kForward, g, w));
-  return s.status();
-}
-// dw is linear in x and in dy.
-absl::Status BackFilterGradient(GradientContext* c) {
-  const Scope& s = c->scope();
-  const Output x = c->input(0), dy = c->input(2), g = c->grad(0);
-  c->set_input_grad(0, Related(c, Part::kInput, ops::Shape(s, x), g, dy));
-  c->set_input_grad(2, Related(c, Part::kForward, x, g));
-  return s.status();
-}
+// ---- Ops ----
 
 #define FERRY_DEPTHWISE_ATTRS                         \
   Output("output: T")                                 \
@@ -643,21 +606,21 @@ FERRY_OP("DepthwiseConv2dNative")
     .Input("input: T")
     .Input("filter: T")
     .FERRY_DEPTHWISE_ATTRS.Shape(ForwardShape)
-    .Gradient(ForwardGradient);
+    .Gradient(ConvGradient);
 
 FERRY_OP("DepthwiseConv2dNativeBackpropInput")
     .Input("input_sizes: int32")
     .Input("filter: T")
     .Input("out_backprop: T")
     .FERRY_DEPTHWISE_ATTRS.Shape(GradientShape<0>)
-    .Gradient(BackInputGradient);
+    .Gradient(ConvBackpropInputGradient);
 
 FERRY_OP("DepthwiseConv2dNativeBackpropFilter")
     .Input("input: T")
     .Input("filter_sizes: int32")
     .Input("out_backprop: T")
     .FERRY_DEPTHWISE_ATTRS.Shape(GradientShape<1>)
-    .Gradient(BackFilterGradient);
+    .Gradient(ConvBackpropFilterGradient);
 
 const bool registered =
     RegisterCpu<ForwardKernel>(FloatTypes(), "DepthwiseConv2dNative") &&

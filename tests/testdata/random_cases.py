@@ -1064,7 +1064,7 @@ def depthwise(r, op, d):
     s = [s[0], s[0]]  # TensorFlow has others with some builds only.
     # A filter's gradient of no images is memory that nobody has written to.
     n, h, w = r.size(0 if op.endswith("Filter") else 0.03), r.int(3, 6), r.of(3, 4, 5, 6, 15)
-    c, m = r.of(1, 2, 3, 13, 30, 70), r.of(1, 1, 2, 3)
+    c, m = r.of(1, 2, 3, 13, 30), r.of(1, 1, 2, 3)
     x, f = [n, h, w, c], k + [c + (1 if r.chance(0.03) else 0), m]
     attrs = dict(strides=[1] + s + [1], padding=padding)
     pads = [[0, 0], [0, 0]]
