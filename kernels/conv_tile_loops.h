@@ -137,10 +137,10 @@ template <typename T>
 ConvTiles<T> Tiles() {
   ConvTiles<T> t{};
   if constexpr (FERRY_TILE_BYTES == 64) {
-    t.rows = 12;
+    t.rows = 14;
     t.panels = 2;
-    Fill<T, 1>(&t, std::make_integer_sequence<int, 12>());
-    Fill<T, 2>(&t, std::make_integer_sequence<int, 12>());
+    Fill<T, 1>(&t, std::make_integer_sequence<int, 14>());
+    Fill<T, 2>(&t, std::make_integer_sequence<int, 14>());
   } else {
     t.rows = 6;
     t.panels = 1;

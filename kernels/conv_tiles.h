@@ -19,7 +19,7 @@ struct Run {
   int64_t offset = 0, length = 0;  // In elements, from the window's base.
 };
 
-inline constexpr int kMostTileRows = 12, kMostTilePanels = 2;
+inline constexpr int kMostTileRows = 14, kMostTilePanels = 2;
 
 // For r < rows, c < columns:
 //   out[r * out_step + c] = sum over the runs' elements, k counting them all, of

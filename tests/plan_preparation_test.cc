@@ -264,6 +264,95 @@ TEST(PlanPreparationTest, KeepsConstantsThatDoMore) {
   EXPECT_EQ(out[0].data<int32_t>()[0], 4);
 }
 
+// What others only wait for isn't run, as the gradient for the input of a model.
+TEST(PlanPreparationTest, LeavesOutWhatIsOnlyWaitedFor) {
+  World w;
+  const Output dx = ops::Exp(w.root, ops::MatMul(w.root, w.x, w.x, true, false));
+  const Output dw = ops::MatMul(w.root, w.x, w.x, false, true);
+  const auto wait_for = [&](const Output& o) {
+    return ops::Neg(w.root.WithControlDependencies({o.node}), dw);
+  };
+  const int alone = w.Steps({ops::Neg(w.root, dw)});
+  const Output y = wait_for(dx);
+  EXPECT_EQ(w.Steps({y}), alone);
+  EXPECT_EQ(w.Run({y})[0].data<float>()[3], -174);
+  // As a fetch, a target or an input it runs.
+  EXPECT_EQ(w.Steps({y, dx}), alone + 2);
+  EXPECT_EQ(w.Steps({y}, {dx.node}), alone + 2);
+  EXPECT_EQ(w.Steps({y, ops::MatMul(w.root, dx, dx)}), alone + 3);
+  EXPECT_FLOAT_EQ(w.Run({y, dx}, 1)[1].data<float>()[5], std::exp(4.0f));
+  // Checks are there to be run.
+  const Output bad = ops::Log(w.root, ops::Neg(w.root, w.x));
+  const Output checked = NodeBuilder(w.root, "CheckNumerics")
+                             .Input(bad)
+                             .Attr("message", std::string("bad"))
+                             .BuildOutput();
+  Tensor ones = *Tensor::Allocate(DType::kFloat, {1, 4});
+  std::fill_n(ones.data<float>(), 4, 1.0f);
+  Session session(&w.graph, OnCpu());
+  std::vector<Tensor> out;
+  EXPECT_TRUE(session.Run({{"x", ones}}, {wait_for(bad).name()}, {}, &out).ok());
+  EXPECT_THAT(
+      std::string(session.Run({{"x", ones}}, {wait_for(checked).name()}, {}, &out).message()),
+      HasSubstr("Tensor had NaN"));
+  // On a branch it tells whether what waits for it runs.
+  const auto sides = ops::Switch(w.root, w.x, ops::Const<bool>(w.root, true));
+  const Output dead = wait_for(ops::Exp(w.root, sides.output_false));
+  EXPECT_THAT(std::string(session.Run({{"x", ones}}, {dead.name()}, {}, &out).message()),
+              HasSubstr("does not have value"));
+}
+
+// What a node that isn't run would have waited for is waited for all the same.
+TEST(PlanPreparationTest, WaitsThroughWhatIsNotRun) {
+  for (const bool resource : {false, true}) {
+    Graph graph;
+    Scope root(&graph);
+    const Output x = ops::Placeholder(root, DType::kFloat, {});
+    const Output one = ops::Const<float>(root, 1), ten = ops::Const<float>(root, 10);
+    const auto named = [](const Node* n) { return n->name(); };
+    std::string init;
+    Output read, after;
+    if (resource) {
+      const Output v = NodeBuilder(root, "VarHandleOp")
+                           .Attr("dtype", DType::kFloat)
+                           .Attr("shape", PartialShape::Scalar())
+                           .Attr("shared_name", std::string("v"))
+                           .BuildOutput();
+      const auto of_v = [&](const Scope& s, const char* op, std::vector<Output> value) {
+        NodeBuilder b(s, op);
+        b.Input(v);
+        for (const Output& o : value) b.Input(o);
+        return b.Attr("dtype", DType::kFloat).Build();
+      };
+      init = named(of_v(root, "AssignVariableOp", {one}));
+      Node* const write = of_v(root, "AssignAddVariableOp", {ten});
+      const Output second(of_v(root.WithControlDependencies({write}), "ReadVariableOp", {}), 0);
+      after = ops::Exp(root, ops::Neg(root, second));
+      read = Output(of_v(root.WithControlDependencies({after.node}), "ReadVariableOp", {}), 0);
+    } else {
+      const Output v = ops::VariableV2(root.WithOpName("v"), {}, DType::kFloat);
+      init = named(ops::Assign(root, v, one).node);
+      const Output written = ops::AssignAdd(root, v, ten);
+      after = ops::Exp(root, ops::Neg(root, ops::Identity(root, written)));
+      read = ops::Identity(root.WithControlDependencies({after.node}), v);
+    }
+    // Nodes that are ordered themselves, and one that isn't run after another.
+    Node* const noop = ops::NoOp(root.WithControlDependencies(
+        {ops::Mul(root.WithControlDependencies({read.node}), x, x).node}));
+    const Output last = ops::Add(root.WithControlDependencies({noop}), x, read);
+    ASSERT_TRUE(root.ok()) << root.status();
+    Session session(&graph, OnCpu());
+    std::vector<Tensor> out;
+    ASSERT_TRUE(session.Run({}, {}, {init}, nullptr).ok());
+    for (int i = 1; i < 4; ++i) {
+      const absl::Status run =
+          session.Run({{x.name(), Tensor::Scalar<float>(0.5f)}}, {last.name()}, {}, &out);
+      ASSERT_TRUE(run.ok()) << run;
+      EXPECT_EQ(out[0].scalar<float>(), 1.5f + 10 * static_cast<float>(i));
+    }
+  }
+}
+
 TEST(PlanPreparationTest, LeavesVariablesToTheirOwn) {
   Graph graph;
   Scope root(&graph);

@@ -289,24 +289,42 @@ class PlanMaker {
     const Plan::Signature& sig = plan_->signature_;
     rewiring_ = std::make_shared<const Rewiring>(sig.fetches, sig.targets, fed_, needed_);
     for (const Output& o : sig.fetches) fetches_.push_back(rewiring_->of(o));
-    absl::flat_hash_set<Node*> needed;
+    // Whether the node runs: one that doesn't is only waited for.
+    absl::flat_hash_map<Node*, bool> needed;
     std::vector<Node*> stack;
-    const auto need = [&](Node* n) {
-      if (needed_.contains(n) && needed.insert(n).second) stack.push_back(n);
+    const auto need = [&](Node* n, bool run) {
+      if (!needed_.contains(n)) return;
+      run = run || !rewiring_->expendable(n);
+      const auto [it, fresh] = needed.emplace(n, run);
+      if (!fresh && (it->second || !run)) return;
+      it->second = run;
+      stack.push_back(n);
     };
     for (const Output& o : fetches_) {
-      if (!fed_.contains(o)) need(o.node);
+      if (!fed_.contains(o)) need(o.node, true);
     }
-    for (Node* n : sig.targets) need(n);
+    for (Node* n : sig.targets) need(n, true);
     while (!stack.empty()) {
       const Node* n = stack.back();
       stack.pop_back();
+      const bool runs = needed.at(n);
       for (const Output& in : rewiring_->inputs(n)) {
-        if (!fed_.contains(in)) need(in.node);
+        if (!fed_.contains(in)) need(in.node, runs);
       }
-      for (Node* c : n->control_inputs()) need(c);
+      for (Node* c : n->control_inputs()) need(c, false);
     }
-    needed_ = std::move(needed);
+    needed_.clear();
+    for (const auto& [n, runs] : needed) {
+      needed_.insert(n);
+      if (runs) continue;
+      Edges& edges = edges_[n];
+      for (const Output& in : rewiring_->inputs(n)) {
+        if (!fed_.contains(in)) edges.control.push_back(in.node);
+      }
+      edges.control.insert(edges.control.end(), n->control_inputs().begin(),
+                           n->control_inputs().end());
+      only_waited_for_.insert(n);
+    }
   }
 
   // ---- Fusion ----
@@ -757,6 +775,7 @@ class PlanMaker {
     for (Node* n : order_) {
       if (loop_) Begin(TurnOf(n));
       first_step.push_back(plan_->steps_.size());
+      if (only_waited_for_.contains(n)) continue;
       if (frames_) {
         FERRY_ASSIGN_OR_RETURN(const bool done, MadeWithoutKernel(n, &missing));
         if (done) continue;
@@ -1575,6 +1594,7 @@ class PlanMaker {
   absl::flat_hash_map<Output, int> named_;            // Others.
   absl::flat_hash_map<Output, int> fed_;
   absl::flat_hash_set<Node*> needed_;
+  absl::flat_hash_set<const Node*> only_waited_for_;  // These make no step.
   absl::flat_hash_set<const Node*> restores_;    // Assigns that commit together.
   absl::flat_hash_set<const Node*> on_the_way_;  // These, and where their values come from.
   absl::flat_hash_set<const Node*> read_in_place_;  // ReadVariableOps.

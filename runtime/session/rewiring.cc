@@ -123,13 +123,16 @@ int PassesUnchanged(const Node* n, const std::vector<Output>& in,
   return -1;
 }
 
+// Whether the node is there for an error that says something of its input.
+bool ChecksValue(const Node* n) { return n->op() == "CheckNumerics" || n->op() == "EnsureShape"; }
+
 // Whether nothing but its values comes of running the node: no order, no state, no error that says
 // something of the values.
 bool IsQuiet(const Node* n, const absl::flat_hash_set<Node*>& needed) {
   static const auto* reads = new absl::flat_hash_set<std::string>{
       "Variable", "VariableV2", "VarHandleOp", "ReadVariableOp"};
   if (n->info() == nullptr || (n->info()->def.is_stateful() && !reads->contains(n->op())) ||
-      n->op() == "CheckNumerics" || n->op() == "EnsureShape") {
+      ChecksValue(n)) {
     return false;
   }
   return absl::c_none_of(n->control_inputs(), [&](Node* c) { return needed.contains(c); });
@@ -315,6 +318,7 @@ Rewiring::Rewiring(absl::Span<const Output> fetches, absl::Span<Node* const> tar
     }
     if (n->op() == "Const" && alive.contains(n)) steady_.insert(n);
     if (!IsPure(n)) continue;
+    if (alive.contains(n) && !ChecksValue(n) && !fed_nodes.contains(n)) expendable_.insert(n);
     if (alive.contains(n) && !n->inputs().empty() && !fed_nodes.contains(n) &&
         absl::c_all_of(inputs(n), [&](const Output& in) {
           return !fed.contains(in) && steady_.contains(in.node);

@@ -5,9 +5,13 @@
 //   computed once  nodes with the same op, attributes, inputs, control inputs and device
 //   known          Shape, ShapeN, Size and Rank of what has a static shape, outside of branches
 //   steady         what only constants go into, outside of branches and loops, if it is small
+//   expendable     what others only wait for, outside of branches and loops: the gradient for the
+//                  model's input is such a node, since tf.gradients makes all of a node's gradients
+//                  wait for each other. Nobody looks at its values, so it isn't run; what it would
+//                  have waited for is waited for all the same.
 //
-// Left alone: nodes with side effects or references, targets, what is fed, and nodes that others
-// are ordered by.
+// Left alone: nodes with side effects or references, nodes that check values, targets, and what is
+// fed; but for being expendable, nodes that others are ordered by.
 #ifndef FERRY_RUNTIME_SESSION_REWIRING_H_
 #define FERRY_RUNTIME_SESSION_REWIRING_H_
 
@@ -53,12 +57,14 @@ class Rewiring {
   }
   // Whether its values are the same in every Run, whenever they are computed.
   bool steady(const Node* n) const { return steady_.contains(n); }
+  // Whether the node needn't run when nobody looks at its values.
+  bool expendable(const Node* n) const { return expendable_.contains(n); }
 
  private:
   absl::flat_hash_map<Output, Output> instead_;
   absl::flat_hash_map<const Node*, std::vector<Output>> inputs_;
   absl::flat_hash_map<const Node*, std::vector<Tensor>> known_;
-  absl::flat_hash_set<const Node*> steady_;
+  absl::flat_hash_set<const Node*> steady_, expendable_;
 };
 
 }  // namespace ferry
