@@ -276,9 +276,13 @@ TEST(PlanPreparationTest, LeavesOutWhatIsOnlyWaitedFor) {
   const Output y = wait_for(dx);
   EXPECT_EQ(w.Steps({y}), alone);
   EXPECT_EQ(w.Run({y})[0].data<float>()[3], -174);
-  // As a fetch, a target or an input it runs.
+  // As a fetch, a target, a member of a group that is a target, or an input it runs.
   EXPECT_EQ(w.Steps({y, dx}), alone + 2);
   EXPECT_EQ(w.Steps({y}, {dx.node}), alone + 2);
+  Node* const inner = ops::NoOp(w.root.WithControlDependencies({dx.node}));
+  Node* const group = ops::NoOp(w.root.WithControlDependencies({inner, y.node}));
+  EXPECT_EQ(w.Steps({}, {group}), alone + 4);
+  EXPECT_EQ(w.Steps({ops::Neg(w.root.WithControlDependencies({group}), dw)}), alone + 2);
   EXPECT_EQ(w.Steps({y, ops::MatMul(w.root, dx, dx)}), alone + 3);
   EXPECT_FLOAT_EQ(w.Run({y, dx}, 1)[1].data<float>()[5], std::exp(4.0f));
   // Checks are there to be run.

@@ -289,15 +289,15 @@ class PlanMaker {
     const Plan::Signature& sig = plan_->signature_;
     rewiring_ = std::make_shared<const Rewiring>(sig.fetches, sig.targets, fed_, needed_);
     for (const Output& o : sig.fetches) fetches_.push_back(rewiring_->of(o));
-    // Whether the node runs: one that doesn't is only waited for.
+    // Whether the node is asked for; another is only waited for. What a group is there for is asked
+    // for with it.
     absl::flat_hash_map<Node*, bool> needed;
     std::vector<Node*> stack;
-    const auto need = [&](Node* n, bool run) {
+    const auto need = [&](Node* n, bool asked) {
       if (!needed_.contains(n)) return;
-      run = run || !rewiring_->expendable(n);
-      const auto [it, fresh] = needed.emplace(n, run);
-      if (!fresh && (it->second || !run)) return;
-      it->second = run;
+      const auto [it, fresh] = needed.emplace(n, asked);
+      if (!fresh && (it->second || !asked)) return;
+      it->second = asked;
       stack.push_back(n);
     };
     for (const Output& o : fetches_) {
@@ -307,23 +307,23 @@ class PlanMaker {
     while (!stack.empty()) {
       const Node* n = stack.back();
       stack.pop_back();
-      const bool runs = needed.at(n);
+      const bool asked = needed.at(n);
       for (const Output& in : rewiring_->inputs(n)) {
-        if (!fed_.contains(in)) need(in.node, runs);
+        if (!fed_.contains(in)) need(in.node, asked || !rewiring_->expendable(n));
       }
-      for (Node* c : n->control_inputs()) need(c, false);
+      for (Node* c : n->control_inputs()) need(c, asked && n->op() == "NoOp");
     }
     needed_.clear();
-    for (const auto& [n, runs] : needed) {
+    for (const auto& [n, asked] : needed) {
       needed_.insert(n);
-      if (runs) continue;
+      if (asked || !rewiring_->expendable(n)) continue;
+      only_waited_for_.insert(n);
       Edges& edges = edges_[n];
       for (const Output& in : rewiring_->inputs(n)) {
         if (!fed_.contains(in)) edges.control.push_back(in.node);
       }
       edges.control.insert(edges.control.end(), n->control_inputs().begin(),
                            n->control_inputs().end());
-      only_waited_for_.insert(n);
     }
   }
 

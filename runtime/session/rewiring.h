@@ -7,8 +7,8 @@
 //   steady         what only constants go into, outside of branches and loops, if it is small
 //   expendable     what others only wait for, outside of branches and loops: the gradient for the
 //                  model's input is such a node, since tf.gradients makes all of a node's gradients
-//                  wait for each other. Nobody looks at its values, so it isn't run; what it would
-//                  have waited for is waited for all the same.
+//                  wait for each other. Nobody looks at its values, so it isn't run, unless it is in
+//                  a group (NoOp) that is a target; what it would have waited for is waited for.
 //
 // Left alone: nodes with side effects or references, nodes that check values, targets, and what is
 // fed; but for being expendable, nodes that others are ordered by.
