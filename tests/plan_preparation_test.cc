@@ -299,11 +299,84 @@ TEST(PlanPreparationTest, LeavesOutWhatIsOnlyWaitedFor) {
   EXPECT_THAT(
       std::string(session.Run({{"x", ones}}, {wait_for(checked).name()}, {}, &out).message()),
       HasSubstr("Tensor had NaN"));
-  // On a branch it tells whether what waits for it runs.
-  const auto sides = ops::Switch(w.root, w.x, ops::Const<bool>(w.root, true));
-  const Output dead = wait_for(ops::Exp(w.root, sides.output_false));
-  EXPECT_THAT(std::string(session.Run({{"x", ones}}, {dead.name()}, {}, &out).message()),
-              HasSubstr("does not have value"));
+}
+
+// On a branch, a node that isn't run tells whether what waits for it is.
+TEST(PlanPreparationTest, WhatIsNotRunMayBeDead) {
+  Graph graph;
+  Scope root(&graph);
+  const Output x = ops::Placeholder(root.WithOpName("x"), DType::kFloat, {kUnknown, 4});
+  const Output p = ops::Placeholder(root.WithOpName("p"), DType::kBool, PartialShape::Scalar());
+  const auto sides = ops::Switch(root, x, p);
+  const auto joined =
+      ops::Merge(root, {ops::Neg(root, sides.output_false), ops::Square(root, sides.output_true)});
+  // Each of these products fails if it is run.
+  const auto fail = [&](const Output& o) { return ops::Reshape(root, o, ops::Shape(root, p)); };
+  const auto wait_for = [&](const Output& o) {
+    return ops::Exp(root.WithControlDependencies({o.node}), x);
+  };
+  const Output first = ops::Exp(root, sides.output_true);
+  const Output on_branch = wait_for(fail(fail(first)));
+  const Output behind = wait_for(fail(joined.output));
+  const Output ordered =
+      wait_for(ops::Reshape(root.WithControlDependencies({first.node}), x, ops::Shape(root, p)));
+  const Output at_once = wait_for(ops::Identity(root, sides.output_true));
+  ASSERT_TRUE(root.ok()) << root.status();
+  Session session(&graph, OnCpu());
+  const Tensor fed = *Tensor::Allocate(DType::kFloat, {1, 4});
+  std::fill_n(const_cast<float*>(fed.data<float>()), 4, 1.0f);
+  std::vector<Tensor> out;
+  for (const bool taken : {true, false}) {
+    const auto run = [&](const Output& o) {
+      return session.Run({{"x", fed}, {"p", Tensor::Scalar<bool>(taken)}}, {o.name()}, {}, &out);
+    };
+    for (const Output& o : {on_branch, ordered, at_once}) {
+      const absl::Status status = run(o);
+      EXPECT_EQ(status.ok(), taken) << status;
+      if (!taken) {
+        EXPECT_THAT(std::string(status.message()), HasSubstr("does not have value"));
+      }
+    }
+    EXPECT_TRUE(run(behind).ok());
+    EXPECT_FALSE(run(fail(joined.output)).ok());
+  }
+}
+
+TEST(PlanPreparationTest, RunsInLoopsWhatIsWaitedFor) {
+  // A loop whose body writes a variable after a node that nobody else looks at.
+  Graph graph;
+  Scope root(&graph);
+  const auto enter = [&](const Output& o, bool constant) {
+    return NodeBuilder(root, "Enter")
+        .Input(o)
+        .Attr("frame_name", std::string("f"))
+        .Attr("is_constant", constant)
+        .BuildOutput();
+  };
+  const Output start = enter(ops::Const<float>(root, 1), false);
+  const Output merge =
+      NodeBuilder(root, "Merge").Input(std::vector<Output>{start, start}).BuildOutput();
+  const Output limit = enter(ops::Const<float>(root, 100), true);
+  const Output go_on = One(root, "LoopCond", {ops::Less(root, merge, limit)});
+  const auto sides = ops::Switch(root, merge, go_on);
+  const Output inside = ops::Identity(root, sides.output_true);
+  const Output looked_at_by_none = ops::Exp(root, ops::Neg(root, inside));
+  const Output doubled =
+      ops::AddV2(root.WithControlDependencies({looked_at_by_none.node}), inside, inside);
+  const Output next = One(root, "NextIteration", {doubled});
+  ASSERT_TRUE(root.graph()->UpdateInput(merge.node, 1, next).ok());
+  const Output exit = One(root, "Exit", {sides.output_false});
+  // What a loop gives may be looked at by none as well.
+  const Output after =
+      ops::Neg(root.WithControlDependencies({ops::Exp(root, ops::Neg(root, exit)).node}),
+               limit.node->input(0));
+  ASSERT_TRUE(root.ok()) << root.status();
+  Session session(&graph, OnCpu());
+  std::vector<Tensor> out;
+  const absl::Status run = session.Run({}, {exit.name(), after.name()}, {}, &out);
+  ASSERT_TRUE(run.ok()) << run;
+  EXPECT_EQ(out[0].scalar<float>(), 128);
+  EXPECT_EQ(out[1].scalar<float>(), -100);
 }
 
 // What a node that isn't run would have waited for is waited for all the same.

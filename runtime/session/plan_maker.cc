@@ -775,7 +775,10 @@ class PlanMaker {
     for (Node* n : order_) {
       if (loop_) Begin(TurnOf(n));
       first_step.push_back(plan_->steps_.size());
-      if (only_waited_for_.contains(n)) continue;
+      if (only_waited_for_.contains(n)) {
+        if (!rewiring_->alive(n)) AddEmptyStep(n);
+        continue;
+      }
       if (frames_) {
         FERRY_ASSIGN_OR_RETURN(const bool done, MadeWithoutKernel(n, &missing));
         if (done) continue;
@@ -915,6 +918,19 @@ class PlanMaker {
     replayable_.push_back(false);
     plan_->steps_.push_back(std::move(step));
     return plan_->steps_.back();
+  }
+
+  // Adds a step that tells what waits for it whether the node is dead, and does nothing else.
+  void AddEmptyStep(Node* n) {
+    plan_->kernels_.push_back(std::make_unique<KnownValues>(std::vector<Tensor>()));
+    Plan::Step step;
+    step.node = n;
+    step.kernel = plan_->kernels_.back().get();
+    step.outputs = plan_->num_slots_;
+    step_of_[n] = static_cast<int>(plan_->steps_.size());
+    in_place_.emplace_back();
+    replayable_.push_back(false);
+    plan_->steps_.push_back(std::move(step));
   }
 
   void AddFused(Node* n, const Kernel* kernel) {
@@ -1434,7 +1450,8 @@ class PlanMaker {
       } else if (s.kind == Plan::Kind::kKernel && IsSwitch(s.node)) {
         Union(s.inputs[0], s.outputs);
         Union(s.inputs[0], s.outputs + 1);
-      } else if (s.kind == Plan::Kind::kKernel && s.node->info()->aliases_input >= 0) {
+      } else if (s.kind == Plan::Kind::kKernel && !s.registers.empty() &&
+                 s.node->info()->aliases_input >= 0) {
         Union(s.inputs[static_cast<size_t>(s.node->info()->aliases_input)], s.outputs);
       }
     }
@@ -1594,7 +1611,7 @@ class PlanMaker {
   absl::flat_hash_map<Output, int> named_;            // Others.
   absl::flat_hash_map<Output, int> fed_;
   absl::flat_hash_set<Node*> needed_;
-  absl::flat_hash_set<const Node*> only_waited_for_;  // These make no step.
+  absl::flat_hash_set<const Node*> only_waited_for_;  // These do nothing.
   absl::flat_hash_set<const Node*> restores_;    // Assigns that commit together.
   absl::flat_hash_set<const Node*> on_the_way_;  // These, and where their values come from.
   absl::flat_hash_set<const Node*> read_in_place_;  // ReadVariableOps.

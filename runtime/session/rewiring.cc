@@ -286,17 +286,31 @@ Rewiring::Rewiring(absl::Span<const Output> fetches, absl::Span<Node* const> tar
   fixed.insert(fed_nodes.begin(), fed_nodes.end());
   // Nodes that run whatever the predicates of conditionals are, and in no loop. The shape of
   // another's output may be known, but whether there is one isn't.
-  absl::flat_hash_set<const Node*> alive;
   const auto is_alive = [&](const Node* n) {
     return std::all_of(n->inputs().begin(), n->inputs().end(),
                        [&](const Output& in) {
-                         return fed.contains(in) || (alive.contains(in.node) &&
+                         return fed.contains(in) || (alive_.contains(in.node) &&
                                                      !absl::EndsWith(in.node->op(), "Switch") &&
                                                      !absl::EndsWith(in.node->op(), "Enter"));
                        }) &&
            std::all_of(n->control_inputs().begin(), n->control_inputs().end(),
-                       [&](const Node* c) { return !needed.contains(c) || alive.contains(c); });
+                       [&](const Node* c) { return !needed.contains(c) || alive_.contains(c); });
   };
+  // How many loops nodes lie in, of those that lie in any.
+  absl::flat_hash_map<const Node*, int> loops;
+  const auto depth_of = [&](const Node* n) {
+    int depth = 0;
+    const auto within = [&](const Node* p) {
+      if (const auto it = loops.find(p); it != loops.end()) depth = std::max(depth, it->second);
+    };
+    for (const Output& in : n->inputs()) {
+      if (!fed.contains(in)) within(in.node);
+    }
+    for (const Node* c : n->control_inputs()) within(c);
+    return depth + absl::EndsWith(n->op(), "Enter") - absl::EndsWith(n->op(), "Exit");
+  };
+  // Of a branch's values, only what takes them tells which are dead.
+  const auto is_switched = [](const Output& in) { return absl::EndsWith(in.node->op(), "Switch"); };
   // Nodes that needn't run when nobody looks at their values.
   absl::flat_hash_set<const Node*> quiet;
   const auto is_quiet = [&](const Output& in) {
@@ -309,17 +323,21 @@ Rewiring::Rewiring(absl::Span<const Output> fetches, absl::Span<Node* const> tar
   int64_t steady_bytes = 0;
   Expressions expressions;
   for (Node* n : InOrder(fetches, targets, fed, needed)) {
-    if (is_alive(n)) alive.insert(n);
+    if (is_alive(n)) alive_.insert(n);
+    if (const int depth = depth_of(n); depth > 0) loops[n] = depth;
     if (IsQuiet(n, needed) && absl::c_all_of(n->inputs(), is_quiet)) quiet.insert(n);
     if (!instead_.empty()) {
       std::vector<Output> taken;
       for (const Output& in : n->inputs()) taken.push_back(of(in));
       if (taken != n->inputs()) inputs_[n] = std::move(taken);
     }
-    if (n->op() == "Const" && alive.contains(n)) steady_.insert(n);
+    if (n->op() == "Const" && alive_.contains(n)) steady_.insert(n);
     if (!IsPure(n)) continue;
-    if (alive.contains(n) && !ChecksValue(n) && !fed_nodes.contains(n)) expendable_.insert(n);
-    if (alive.contains(n) && !n->inputs().empty() && !fed_nodes.contains(n) &&
+    if (!loops.contains(n) && !ChecksValue(n) && !fed_nodes.contains(n) &&
+        absl::c_none_of(inputs(n), is_switched)) {
+      expendable_.insert(n);
+    }
+    if (alive_.contains(n) && !n->inputs().empty() && !fed_nodes.contains(n) &&
         absl::c_all_of(inputs(n), [&](const Output& in) {
           return !fed.contains(in) && steady_.contains(in.node);
         })) {
@@ -338,7 +356,7 @@ Rewiring::Rewiring(absl::Span<const Output> fetches, absl::Span<Node* const> tar
         continue;
       }
       std::optional<std::vector<Tensor>> values;
-      if (shapes && alive.contains(n) && absl::c_all_of(inputs(n), is_quiet)) {
+      if (shapes && alive_.contains(n) && absl::c_all_of(inputs(n), is_quiet)) {
         values = KnownShapes(n);
       }
       if (values) {

@@ -5,10 +5,10 @@
 //   computed once  nodes with the same op, attributes, inputs, control inputs and device
 //   known          Shape, ShapeN, Size and Rank of what has a static shape, outside of branches
 //   steady         what only constants go into, outside of branches and loops, if it is small
-//   expendable     what others only wait for, outside of branches and loops: the gradient for the
-//                  model's input is such a node, since tf.gradients makes all of a node's gradients
-//                  wait for each other. Nobody looks at its values, so it isn't run, unless it is in
-//                  a group (NoOp) that is a target; what it would have waited for is waited for.
+//   expendable     what others only wait for, outside of loops: the gradient for the model's input
+//                  is such a node, since tf.gradients makes all of a node's gradients wait for each
+//                  other. Nobody looks at its values, so it isn't run, unless it is in a group
+//                  (NoOp) that is a target; what it would have waited for is waited for.
 //
 // Left alone: nodes with side effects or references, nodes that check values, targets, and what is
 // fed; but for being expendable, nodes that others are ordered by.
@@ -57,14 +57,17 @@ class Rewiring {
   }
   // Whether its values are the same in every Run, whenever they are computed.
   bool steady(const Node* n) const { return steady_.contains(n); }
-  // Whether the node needn't run when nobody looks at its values.
+  // Whether the node needn't run when nobody looks at its values. It is dead when one of its
+  // inputs' makers or one that it waits for is.
   bool expendable(const Node* n) const { return expendable_.contains(n); }
+  // Whether it is known that the node lies in no branch, which may be dead, and in no loop.
+  bool alive(const Node* n) const { return alive_.contains(n); }
 
  private:
   absl::flat_hash_map<Output, Output> instead_;
   absl::flat_hash_map<const Node*, std::vector<Output>> inputs_;
   absl::flat_hash_map<const Node*, std::vector<Tensor>> known_;
-  absl::flat_hash_set<const Node*> steady_, expendable_;
+  absl::flat_hash_set<const Node*> steady_, expendable_, alive_;
 };
 
 }  // namespace ferry
