@@ -1,5 +1,5 @@
-// v1 + v2: saved, restored by code and by import, restored into variables of other names, and looked
-// at without a graph.
+// v1 + v2: saved, restored by code and by import, restored into variables of other names, and
+// looked at without a graph.
 #include "absl/strings/str_format.h"
 #include "examples/example.h"
 #include "runtime/base/status.h"

@@ -17,7 +17,8 @@ absl::Status Basics() {
   Graph graph;
   const Scope root(&graph);
   const VariableHandle w = MakeVariable(root, "w", Tensor::Of<float>({1, 2}));
-  Node* const change = ops::AssignAdd(root, w.ref, ops::Const(root, Tensor::Of<float>({1, 1}))).node;
+  Node* const change =
+      ops::AssignAdd(root, w.ref, ops::Const(root, Tensor::Of<float>({1, 1}))).node;
   Node* const init = GlobalVariablesInitializer(root);
   FERRY_RETURN_IF_ERROR(root.status());
 

@@ -20,7 +20,8 @@ std::string Number(T value, bool scalar) {
       return s + (scalar ? ".0" : ".");
     }
     // NumPy leaves out the last zero of "1.0" within arrays.
-    return !scalar && s.size() > 2 && s.substr(s.size() - 2) == ".0" ? s.substr(0, s.size() - 1) : s;
+    return !scalar && s.size() > 2 && s.substr(s.size() - 2) == ".0" ? s.substr(0, s.size() - 1)
+                                                                     : s;
   } else {
     return absl::StrCat(value);
   }

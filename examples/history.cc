@@ -40,7 +40,8 @@ absl::Status History() {
   // What a Saver knows of can be set. Those without a time are never removed.
   saver->set_last_checkpoints({"history/my-model-500", "history/my-model-600"});
   List("set", *saver);
-  saver->set_last_checkpoints_with_time({{"history/my-model-700", 1.0}, {"history/my-model-800", 2.0}});
+  saver->set_last_checkpoints_with_time(
+      {{"history/my-model-700", 1.0}, {"history/my-model-800", 2.0}});
   List("set with times", *saver);
   return absl::OkStatus();
 }

@@ -219,8 +219,8 @@ absl::Status CopyParts(KernelContext* c, int64_t rows, absl::Span<const CopyPart
   if (parts.empty()) return absl::OkStatus();
   std::vector<gpu::RunPiece> pieces;
   for (const CopyPart& p : parts) {
-    pieces.push_back({Behind(p.from->raw(), *p.from, p.from_offset), Behind(p.to->raw(), *p.to, p.to_offset), p.run,
-                      p.from_pitch, p.to_pitch});
+    pieces.push_back({Behind(p.from->raw(), *p.from, p.from_offset),
+                      Behind(p.to->raw(), *p.to, p.to_offset), p.run, p.from_pitch, p.to_pitch});
   }
   return gpu::LaunchOnGpu(c, [&](gpu::Call* call) {
     return gpu::Array().copy_runs(call, Width(*parts[0].to), rows, pieces.data(),

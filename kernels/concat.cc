@@ -177,8 +177,9 @@ FERRY_OP("Concat")
     .Attr("T: type")
     .Shape([](InferenceContext* c) { return ConcatShape(c, 1, 0); })
     .Gradient([](GradientContext* c) { return ConcatGradient(c, 1, 0); });
-[[maybe_unused]] const bool concat = RegisterArrayKernel<ConcatKernel<false>>("ConcatV2", {"axis"}) &&
-                                     RegisterArrayKernel<ConcatKernel<true>>("Concat", {"concat_dim"});
+[[maybe_unused]] const bool concat =
+    RegisterArrayKernel<ConcatKernel<false>>("ConcatV2", {"axis"}) &&
+    RegisterArrayKernel<ConcatKernel<true>>("Concat", {"concat_dim"});
 
 // ---- ConcatOffset ----
 

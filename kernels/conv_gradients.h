@@ -13,8 +13,8 @@
 
 namespace ferry {
 
-// Another op of the node's family, with the node's attributes; `suffix` is "" for X itself, which
-// has no third input.
+// Another op of the family of c->node(), with its attributes: "" is the suffix of X itself, which
+// takes `a` and `b`; the other two take `third` as well.
 inline Output RelatedConv(GradientContext* c, const char* suffix, Output a, Output b,
                           Output third = {}) {
   absl::string_view family = c->node()->op();

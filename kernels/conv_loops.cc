@@ -15,7 +15,9 @@
 #include <atomic>
 #include <cstring>
 #include <limits>
+#include <map>
 #include <type_traits>
+#include <utility>
 
 #include "absl/container/inlined_vector.h"
 #include "kernels/conv_tiles.h"
@@ -25,10 +27,9 @@
 namespace ferry {
 namespace {
 
-// What T is computed in.
+// What T is computed in: integers wrap around.
 template <typename T>
-using Compute = std::conditional_t<sizeof(T) == 2, float,
-                                   std::conditional_t<std::is_integral_v<T>, uint32_t, T>>;
+using Compute = std::conditional_t<std::is_integral_v<T>, uint32_t, Wide<T>>;
 
 constexpr int64_t kStageBytes = 384 << 10;   // About what a band's stage may take.
 constexpr int64_t kFewPixels = 64;           // A band that isn't worth splitting.
@@ -57,6 +58,7 @@ struct Phase {
 struct Axis {
   int64_t in = 0, out = 0, step = 1, mul = 1;
   int64_t lowest = 0, highest = -1;  // Input positions that are read; none if highest < lowest.
+  bool gaps = false;                 // Whether there are output positions in no phase.
   absl::InlinedVector<Phase, 2> phases;
 };
 
@@ -85,22 +87,25 @@ Axis ForwardAxis(const WindowAxis& a) {
   return axis;
 }
 
-// x position p met y position i at tap k if i * stride + k * dilation - before = p.
+// x position p met y position i at tap k if i * stride + k * dilation - before = p. There are
+// phases for positions that taps reach: no more than taps, however long the strides are.
 Axis BackwardAxis(const WindowAxis& a) {
   Axis axis;
   axis.in = a.out;
   axis.out = a.in;
   axis.step = a.stride;
-  for (int64_t first = 0; first < std::min(a.stride, a.in); ++first) {
-    Phase phase;
+  std::map<int64_t, Phase> phases;
+  for (int64_t k = a.window; k-- > 0;) {  // By increasing offset.
+    const int64_t at = k * a.dilation - a.before;
+    const int64_t first = (at % a.stride + a.stride) % a.stride;
+    if (first < a.in) phases[first].taps.push_back({k, (first - at) / a.stride});
+  }
+  for (auto& [first, phase] : phases) {
     phase.first = first;
     phase.count = DivideUp(a.in - first, a.stride);
-    for (int64_t k = a.window; k-- > 0;) {  // By increasing offset.
-      const int64_t at = first + a.before - k * a.dilation;
-      if (at % a.stride == 0) phase.taps.push_back({k, at / a.stride});
-    }
     axis.phases.push_back(std::move(phase));
   }
+  axis.gaps = static_cast<int64_t>(axis.phases.size()) < std::min(a.stride, a.in);
   Measure(&axis);
   return axis;
 }
@@ -253,12 +258,16 @@ void CopyFew(const C* from, int64_t count, C* to) {
 
 // ---- Work ----
 
+// Whether so many elements of a stage are within reason: beyond, places in it may not be numbers.
+absl::Status CheckStage(double elements) {
+  if (elements < 1e14) return absl::OkStatus();
+  return ResourceExhausted("a band of the padded image needs ", elements, " elements");
+}
+
 // Scratch memory for a number of elements of C, which may be beyond reason.
 template <typename C>
 absl::StatusOr<C*> ScratchOf(KernelContext* c, double elements) {
-  if (elements * sizeof(C) > 1e15) {
-    return ResourceExhausted("a band of the padded image needs ", elements, " elements");
-  }
+  FERRY_RETURN_IF_ERROR(CheckStage(elements));
   FERRY_ASSIGN_OR_RETURN(void* space, c->Scratch(static_cast<size_t>(elements) * sizeof(C)));
   return static_cast<C*>(space);
 }
@@ -347,6 +356,7 @@ absl::Status Gather(KernelContext* c, const ConvSizes& s, const Axis& y, const A
   const int64_t in_group = in.depth / s.groups, out_group = out_depth / s.groups;
   const int64_t panels = DivideUp(out_group, kPanel<C>);
   const Stager<T, C> stager(in, y, x);
+  FERRY_RETURN_IF_ERROR(CheckStage(stager.Elements(1)));
 
   absl::InlinedVector<Part, 4> parts;
   int64_t packed_size = 0;
@@ -420,6 +430,7 @@ absl::Status Gather(KernelContext* c, const ConvSizes& s, const Axis& y, const A
     const Stage<C> stage = stager.Make(n, begin, end, mine + stored);
     T* const image = out + n * y.out * x.out * out_depth;
     C* const rows = store ? mine : reinterpret_cast<C*>(image + begin * x.out * out_depth);
+    if (y.gaps || x.gaps) std::fill_n(rows, (end - begin) * x.out * out_depth, C(0));
     for (const Part& part : parts) {
       const auto [j0, j1] = InPhase(y, *part.y, begin, end);
       // Positions of neighbouring j's, in the stage and in the output.
@@ -452,7 +463,7 @@ absl::Status Gather(KernelContext* c, const ConvSizes& s, const Axis& y, const A
               tiles.gather[across - 1][count - 1](
                   a + j * a_row + i * a_step + g * in_group, a_step, part.runs.data(),
                   static_cast<int64_t>(part.runs.size()), b, depth * kPanel<C>, whole ? at : tile,
-                  whole ? to_step : across * kPanel<C>, across * kPanel<C>);
+                  whole ? to_step : across * kPanel<C>);
               for (int64_t r = 0; !whole && r < count; ++r) {
                 CopyFew(tile + r * across * kPanel<C>, columns, at + r * to_step);
               }
@@ -501,6 +512,7 @@ absl::Status ConvolveFilter(KernelContext* c, const ConvSizes& s, const T* x, co
   const Images<T> in{x, s.y.in, s.x.in, s.in_depth, s.channels_first};
   const Images<T> grads{dy, s.y.out, s.x.out, s.out_depth, s.channels_first};
   const Stager<T, C> stager(in, y_axis, x_axis);
+  FERRY_RETURN_IF_ERROR(CheckStage(stager.Elements(1)));
   const int64_t out_group = s.out_depth / s.groups;
   const int64_t panels = DivideUp(out_group, kPanel<C>);
   // Groups of neighbouring panels that a tile covers: the unit in which workers share a filter.

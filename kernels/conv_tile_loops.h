@@ -21,8 +21,7 @@ inline constexpr int kVectors = 64 / FERRY_TILE_BYTES;  // In a panel.
 
 template <typename T, int kRows, int kPanels>
 FERRY_TILE_TARGET void Gather(const T* a, ptrdiff_t step, const Run* runs, int64_t num_runs,
-                              const T* panels, int64_t panel_step, T* out, int64_t out_step,
-                              int64_t columns) {
+                              const T* panels, int64_t panel_step, T* out, int64_t out_step) {
   using V = typename VectorOf<T>::type;
   using M = typename VectorOf<T>::memory;
   constexpr int kWidth = FERRY_TILE_BYTES / static_cast<int>(sizeof(T));
@@ -60,22 +59,12 @@ FERRY_TILE_TARGET void Gather(const T* a, ptrdiff_t step, const Run* runs, int64
       b += kPanel<T>;
     }
   }
-  if (columns == kPanels * kPanel<T>) {
-    FERRY_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      FERRY_UNROLL
-      for (int v = 0; v < kAcross; ++v) {
-        *reinterpret_cast<M*>(out + r * out_step + v * kWidth) = sums[r][v];
-      }
-    }
-    return;
-  }
-  T rest[kPanels * kPanel<T>];
   FERRY_UNROLL
   for (int r = 0; r < kRows; ++r) {
     FERRY_UNROLL
-    for (int v = 0; v < kAcross; ++v) *reinterpret_cast<M*>(rest + v * kWidth) = sums[r][v];
-    for (int64_t c = 0; c < columns; ++c) out[r * out_step + c] = rest[c];
+    for (int v = 0; v < kAcross; ++v) {
+      *reinterpret_cast<M*>(out + r * out_step + v * kWidth) = sums[r][v];
+    }
   }
 }
 
@@ -132,20 +121,16 @@ void Fill(ConvTiles<T>* t, std::integer_sequence<int, kRows...>) {
    ...);
 }
 
-// As many rows and panels as there are registers for the sums.
+// As many rows and panels as there are registers for the sums: 28 of AVX-512's 32, 12 of AVX's 16.
 template <typename T>
 ConvTiles<T> Tiles() {
+  constexpr int kRows = FERRY_TILE_BYTES == 64 ? 14 : 6;
+  static_assert(kRows <= kMostTileRows);
   ConvTiles<T> t{};
-  if constexpr (FERRY_TILE_BYTES == 64) {
-    t.rows = 14;
-    t.panels = 2;
-    Fill<T, 1>(&t, std::make_integer_sequence<int, 14>());
-    Fill<T, 2>(&t, std::make_integer_sequence<int, 14>());
-  } else {
-    t.rows = 6;
-    t.panels = 1;
-    Fill<T, 1>(&t, std::make_integer_sequence<int, 6>());
-  }
+  t.rows = kRows;
+  t.panels = FERRY_TILE_BYTES == 64 ? 2 : 1;
+  Fill<T, 1>(&t, std::make_integer_sequence<int, kRows>());
+  if constexpr (FERRY_TILE_BYTES == 64) Fill<T, 2>(&t, std::make_integer_sequence<int, kRows>());
   return t;
 }
 

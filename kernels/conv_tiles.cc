@@ -21,16 +21,23 @@ namespace ferry {
 template <typename T>
 const ConvTiles<T>& BestConvTiles() {
 #ifdef __x86_64__
-  static const ConvTiles<T> best =
-      __builtin_cpu_supports("avx512f") ? tiles64::Tiles<T>() : tiles32::Tiles<T>();
-#else
-  static const ConvTiles<T> best = tiles32::Tiles<T>();
+  static const ConvTiles<T> wide = tiles64::Tiles<T>();
+  if (__builtin_cpu_supports("avx512f")) return wide;
 #endif
-  return best;
+  return PlainConvTiles<T>();
+}
+template <typename T>
+const ConvTiles<T>& PlainConvTiles() {
+  static const ConvTiles<T> plain = tiles32::Tiles<T>();
+  return plain;
 }
 
-template const ConvTiles<float>& BestConvTiles();
-template const ConvTiles<double>& BestConvTiles();
-template const ConvTiles<uint32_t>& BestConvTiles();
+#define FERRY_TILES(T)                          \
+  template const ConvTiles<T>& BestConvTiles(); \
+  template const ConvTiles<T>& PlainConvTiles();
+FERRY_TILES(float)
+FERRY_TILES(double)
+FERRY_TILES(uint32_t)
+#undef FERRY_TILES
 
 }  // namespace ferry

@@ -21,14 +21,13 @@ struct Run {
 
 inline constexpr int kMostTileRows = 14, kMostTilePanels = 2;
 
-// For r < rows, c < columns:
+// For r < rows, c < panels * kPanel:
 //   out[r * out_step + c] = sum over the runs' elements, k counting them all, of
 //                           a[r * step + offset + i] * panels[c / kPanel][k][c % kPanel]
 // Panel number p begins at panels + p * panel_step.
 template <typename T>
 using GatherTile = void (*)(const T* a, ptrdiff_t step, const Run* runs, int64_t num_runs,
-                            const T* panels, int64_t panel_step, T* out, int64_t out_step,
-                            int64_t columns);
+                            const T* panels, int64_t panel_step, T* out, int64_t out_step);
 
 // For r < rows, p < panels, c < kPanel:
 //   out[p * out_panel + r * kPanel + c] += sum over y < height, x < width of
@@ -49,6 +48,9 @@ struct ConvTiles {
 // T: float, double, uint32_t.
 template <typename T>
 const ConvTiles<T>& BestConvTiles();
+// Those for any processor.
+template <typename T>
+const ConvTiles<T>& PlainConvTiles();
 
 }  // namespace ferry
 

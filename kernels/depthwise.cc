@@ -131,9 +131,6 @@ absl::StatusOr<ConvSizes> SizesOf(const KernelContext& c, Part part, const Windo
 // They know one channel for each output channel: where a channel of the input has several filters,
 // it is repeated beforehand. They compute in floats at least.
 
-template <typename T>
-using SumType = std::conditional_t<std::is_same_v<T, double>, double, float>;
-
 template <typename S, int kWidth>
 struct VectorOf {
   typedef S Type __attribute__((vector_size(kWidth * sizeof(S)), aligned(alignof(S)), may_alias));
@@ -433,7 +430,7 @@ int64_t FilterElements(const ConvSizes& s) { return s.y.window * s.x.window * s.
 
 template <typename T>
 absl::Status Forward(KernelContext* c, const ConvSizes& s, const T* x, const T* filter, T* y) {
-  using S = SumType<T>;
+  using S = Wide<T>;
   constexpr bool kSame = std::is_same_v<T, S>;
   const int64_t per = s.out_depth / s.in_depth;
   Arrays<S> arrays;
@@ -462,7 +459,7 @@ absl::Status Forward(KernelContext* c, const ConvSizes& s, const T* x, const T* 
 
 template <typename T>
 absl::Status BackInput(KernelContext* c, const ConvSizes& s, const T* filter, const T* dy, T* dx) {
-  using S = SumType<T>;
+  using S = Wide<T>;
   constexpr bool kSame = std::is_same_v<T, S>;
   const int64_t per = s.out_depth / s.in_depth;
   Arrays<S> arrays;
@@ -499,7 +496,7 @@ absl::Status BackInput(KernelContext* c, const ConvSizes& s, const T* filter, co
 // are depends on the sizes alone.
 template <typename T>
 absl::Status BackFilter(KernelContext* c, const ConvSizes& s, const T* x, const T* dy, T* dfilter) {
-  using S = SumType<T>;
+  using S = Wide<T>;
   constexpr bool kSame = std::is_same_v<T, S>;
   const int64_t per = s.out_depth / s.in_depth, size = FilterElements(s);
   const int64_t rows = s.batch * s.y.out;

@@ -22,10 +22,6 @@
 
 namespace ferry {
 
-// What a loop over elements of type T computes in.
-template <typename T>
-using Wide = std::conditional_t<std::is_same_v<T, half> || std::is_same_v<T, bfloat16>, float, T>;
-
 // Elements that make a block of work: `kCheap` where memory is the limit, `kCostly` for functions
 // that take some ten cycles an element or more.
 inline constexpr int64_t kCheapGrain = 32768;

@@ -1,6 +1,6 @@
 // The ops that call functions of the graph's library. They have no kernels: a session puts the
-// functions' nodes in their place (runtime/session/functions.h). ToBool, which serves conditions that
-// aren't bools, has one.
+// functions' nodes in their place (runtime/session/functions.h). ToBool, which serves conditions
+// that aren't bools, has one.
 #include <vector>
 
 #include "kernels/types.h"

@@ -20,7 +20,9 @@ __global__ void __launch_bounds__(kThreads) GatherKernel(const GatherRows g) {
     const Index block = row / n, i = row - block * n;
     const int64_t k = IndexAt(g.indices.data, g.indices.dtype, block / outer * n + i);
     T value = {};
-    if (k >= 0 && k < g.limit) value = params[(block * limit + static_cast<Index>(k)) * inner + col];
+    if (k >= 0 && k < g.limit) {
+      value = params[(block * limit + static_cast<Index>(k)) * inner + col];
+    }
     out[e] = value;
   }
 }

@@ -99,7 +99,7 @@ class KeptMemory {
   void* Get(Call* c, int64_t bytes) const;
 
  private:
-  mutable std::mutex mu_;
+  mutable std::mutex mu_;  // .cu files see no header of the runtime's.
   mutable std::shared_ptr<void> owner_;
   mutable void* data_ = nullptr;
 };

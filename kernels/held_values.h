@@ -25,8 +25,8 @@ struct HeldValue {
 // takes memory even where it has no value.
 inline constexpr int64_t kMaxHeldValues = int64_t{1} << 22;
 
-// Lets go of the values and objects, of which some may hold such themselves, and so on to any depth:
-// for the destructors of objects that hold others, so that these don't call each other.
+// Lets go of the values and objects, of which some may hold such themselves, and so on to any
+// depth: for the destructors of objects that hold others, so that these don't call each other.
 void Release(std::vector<HeldValue> values, std::vector<ObjectRef> objects = {});
 
 // Input i, of the type that the op declares, to be held. Shares its memory, which the executor then

@@ -22,9 +22,6 @@
 namespace ferry {
 namespace {
 
-// 16-bit floats are computed with as floats.
-template <typename T>
-using Wide = std::conditional_t<std::is_same_v<T, half>, float, T>;
 template <typename T>
 using Matrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 template <typename T>

@@ -1,5 +1,5 @@
-// Optionals: values that may be missing. The gradients of conditionals within functional loops carry
-// what only one branch computes in such.
+// Optionals: values that may be missing. The gradients of conditionals within functional loops
+// carry what only one branch computes in such.
 #include <memory>
 #include <utility>
 #include <vector>
@@ -112,8 +112,9 @@ FERRY_OP("OptionalGetValue")
       FERRY_ASSIGN_OR_RETURN(const auto shapes,
                              c->Attr<std::vector<PartialShape>>("output_shapes"));
       if (static_cast<int>(shapes.size()) != c->num_outputs()) {
-        return InvalidArgument("`output_types` and `output_shapes` must be the same length, but are ",
-                               c->num_outputs(), " and ", shapes.size());
+        return InvalidArgument(
+            "`output_types` and `output_shapes` must be the same length, but are ",
+            c->num_outputs(), " and ", shapes.size());
       }
       for (int i = 0; i < c->num_outputs(); ++i) c->set_output(i, shapes[static_cast<size_t>(i)]);
       return absl::OkStatus();

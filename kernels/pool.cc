@@ -86,17 +86,19 @@ std::pair<int64_t, int64_t> Cells(const WindowAxis& a, int64_t i) {
   return {std::max<int64_t>(0, begin), std::min(a.in, begin + a.window)};
 }
 
-template <typename T>
-using Wide = std::conditional_t<std::is_same_v<T, half> || std::is_same_v<T, bfloat16>, float, T>;
-
 constexpr int64_t kGrain = 1 << 15;  // Elements that are read.
 constexpr int64_t kChannels = 64;    // Worked on at a time.
+
+// The most elements that a window covers.
+int64_t Covered(const PoolSizes& s) {
+  return std::min(s.y.window, s.y.in) * std::min(s.x.window, s.x.in);
+}
 
 // Calls fn(image, first channel, channels) for parts that share no element.
 template <typename Fn>
 void ForChannels(KernelContext* c, const PoolSizes& s, const Fn& fn) {
   const int64_t blocks = (s.depth + kChannels - 1) / kChannels;
-  const int64_t work = s.y.out * s.x.out * s.y.window * s.x.window * std::min(s.depth, kChannels);
+  const int64_t work = s.y.out * s.x.out * Covered(s) * std::min(s.depth, kChannels);
   c->ParallelFor(s.batch * blocks, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, work)),
                  [&](int64_t begin, int64_t end) {
                    for (int64_t u = begin; u < end; ++u) {
@@ -109,7 +111,7 @@ void ForChannels(KernelContext* c, const PoolSizes& s, const Fn& fn) {
 // Calls fn(image, out row, out column) for each output position.
 template <typename Fn>
 void ForWindows(KernelContext* c, const PoolSizes& s, const Fn& fn) {
-  const int64_t work = s.x.out * s.y.window * s.x.window * s.depth;
+  const int64_t work = s.x.out * Covered(s) * s.depth;
   c->ParallelFor(s.batch * s.y.out, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, work)),
                  [&](int64_t begin, int64_t end) {
                    for (int64_t u = begin; u < end; ++u) {

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "kernels/types.h"
+#include "runtime/base/file_system.h"
 #include "runtime/base/status.h"
 #include "runtime/graph/gradients.h"
 #include "runtime/op/kernel.h"
@@ -189,12 +190,10 @@ class PrintV2Kernel : public Kernel {
       std::fwrite(text.data(), 1, text.size(), stream_ == "stdout" ? stdout : stderr);
       return absl::OkStatus();
     }
-    std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(std::string(path).c_str(), "a"),
-                                                         &std::fclose);
-    if (file == nullptr || std::fwrite(text.data(), 1, text.size(), file.get()) != text.size()) {
-      return InvalidArgument("can't append to '", path, "'");
-    }
-    return absl::OkStatus();
+    FERRY_ASSIGN_OR_RETURN(const std::unique_ptr<WritableFile> file,
+                           c->run()->fs->NewAppendableFile(std::string(path)));
+    FERRY_RETURN_IF_ERROR(file->Append(text));
+    return file->Close();
   }
   std::string stream_, end_;
 };

@@ -22,9 +22,6 @@
 namespace ferry {
 namespace {
 
-template <typename T>
-using ComputeType = std::conditional_t<sizeof(T) == 2, float, T>;
-
 // Rows are worked on in blocks of about this many elements, which stay in the cache from one pass
 // to the next; large inputs are split over threads at blocks.
 constexpr int64_t kBlock = 4096;
@@ -72,7 +69,7 @@ void Exp(const C* x, int64_t n, C* y) {
 template <typename T, typename Fn>
 absl::Status ForBlocks(KernelContext* c, int64_t rows, int64_t columns, int64_t extra, const T* x,
                        T* y, const Fn& fn) {
-  using C = ComputeType<T>;
+  using C = Wide<T>;
   constexpr bool kConvert = !std::is_same_v<C, T>;
   if (rows == 0 || columns == 0) return absl::OkStatus();
   const int64_t row_space = (kConvert ? columns : 0) + extra;
@@ -120,7 +117,7 @@ template <typename T, bool kLog>
 class SoftmaxKernelOf : public Kernel {
  public:
   absl::Status Compute(KernelContext* c) const override {
-    using C = ComputeType<T>;
+    using C = Wide<T>;
     const Tensor& x = c->input(0);
     FERRY_RETURN_IF_ERROR(CheckLogits(x.shape()));
     FERRY_ASSIGN_OR_RETURN(Tensor * out, c->AllocateOutput(0, x.shape()));
@@ -225,7 +222,7 @@ template <typename T>
 class CrossEntropyKernel : public Kernel {
  public:
   absl::Status Compute(KernelContext* c) const override {
-    using C = ComputeType<T>;
+    using C = Wide<T>;
     const Tensor &x = c->input(0), &p = c->input(1);
     FERRY_ASSIGN_OR_RETURN(const TensorShape shape, CrossEntropySizes(x.shape(), p.shape()));
     const int64_t rows = shape.dim(0), columns = shape.dim(1);
@@ -390,7 +387,7 @@ class SparseCrossEntropyKernel : public Kernel {
  private:
   template <typename Label>
   static absl::Status Run(KernelContext* c, const Tensor& x, absl::Span<const Label> labels) {
-    using C = ComputeType<T>;
+    using C = Wide<T>;
     const int64_t rows = x.dim(0), columns = x.dim(1);
     for (const Label label : labels) {
       if (label < 0 || label >= columns) {

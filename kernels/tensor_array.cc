@@ -475,9 +475,10 @@ class TensorArraySplitKernel : public Kernel {
           " and value's shape is: ", rows.shape().DebugString(), " ");
     }
     if (array->dynamic_size ? array->size() > n : array->size() != n) {
-      return InvalidArgument("TensorArray's size is not equal to the size of lengths (",
-                             array->size(), " vs. ", n, "), and the TensorArray is ",
-                             array->dynamic_size ? "larger" : "not marked as dynamically resizeable");
+      return InvalidArgument(
+          "TensorArray's size is not equal to the size of lengths (", array->size(), " vs. ", n,
+          "), and the TensorArray is ",
+          array->dynamic_size ? "larger" : "not marked as dynamically resizeable");
     }
     const TensorShape rest = WithoutRows(rows.shape());
     int64_t at = 0;

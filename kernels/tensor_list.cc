@@ -280,8 +280,9 @@ class ListGatherKernel : public ListKernel {
     FERRY_ASSIGN_OR_RETURN(PartialShape shape, ShapeInput(c, 2));
     FERRY_ASSIGN_OR_RETURN(shape, MergedElementShape(*list, std::move(shape)));
     if (indices.empty() && !shape.fully_defined()) {
-      return InvalidArgument("Tried to gather 0-elements from a list with non-fully-defined shape: ",
-                             shape.DebugString());
+      return InvalidArgument(
+          "Tried to gather 0-elements from a list with non-fully-defined shape: ",
+          shape.DebugString());
     }
     std::vector<HeldValue> values;
     for (const int64_t i : indices) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "Eigen/Core"
@@ -71,7 +72,11 @@ bool RegisterCpu(Types<Ts...>, const std::string& op, const std::string& attr = 
   return true;
 }
 
-// A column of elements as an Eigen array, aligned as the allocators align.
+// What kernels compute in where elements are of type T: 16-bit floats widen.
+template <typename T>
+using Wide = std::conditional_t<std::is_same_v<T, half> || std::is_same_v<T, bfloat16>, float, T>;
+
+// A column of elements as an Eigen array, wherever they lie.
 template <typename T>
 using ConstArray = Eigen::Map<const Eigen::Array<T, Eigen::Dynamic, 1>>;
 template <typename T>

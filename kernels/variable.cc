@@ -1,6 +1,6 @@
 // Variables: the nodes that hold one (VariableV2, a reference; VarHandleOp, a handle), reading one,
-// and assignment in its forms. All writes go through the Variable with its mutex held, so that a save
-// that is under way hears of them first. To a kernel a reference and a handle are the same.
+// and assignment in its forms. All writes go through the Variable with its mutex held, so that a
+// save that is under way hears of them first. To a kernel a reference and a handle are the same.
 #include "runtime/op/variable.h"
 
 #include <atomic>

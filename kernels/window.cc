@@ -227,6 +227,7 @@ absl::Status PlaceWindows(const WindowAttrs& attrs, int dim, WindowAxis* a) {
     a->out = last / a->stride;
   }
   a->before = before;
+  if (a->out <= 1) a->stride = std::min(a->stride, std::max<int64_t>(1, a->in));
   return absl::OkStatus();
 }
 

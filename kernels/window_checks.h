@@ -60,8 +60,9 @@ absl::Status PoolSizesOf(const WindowAttrs& attrs, const TensorShape& input, Poo
                          TensorShape* output);
 
 // Fills in a.out and a.before from the other fields; `dim` is the direction's dimension. All sizes
-// are known. InvalidArgument where the window has no place by more than its stride, or sizes are
-// beyond what fits.
+// are known. The stride of a single window, which says nothing, becomes no more than a.in.
+// InvalidArgument where the window has no place by more than its stride, or sizes are beyond what
+// fits.
 absl::Status PlaceWindows(const WindowAttrs& attrs, int dim, WindowAxis* a);
 // How many windows; unknown (-1) where a size is.
 absl::StatusOr<int64_t> CountWindows(const WindowAttrs& attrs, int dim, int64_t in, int64_t window,

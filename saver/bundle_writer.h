@@ -131,8 +131,8 @@ class NewFiles {
   std::vector<File> files_;
 };
 
-// Not thread-safe; but each shard's writer may be used by a thread of its own until Commit. After an
-// error every later call returns that error.
+// Not thread-safe; but each shard's writer may be used by a thread of its own until Commit. After
+// an error every later call returns that error.
 class BundleWriter {
  public:
   // Makes the prefix's directory if only that level is missing. NotFound "Parent directory of P
@@ -148,8 +148,8 @@ class BundleWriter {
 
   // InvalidArgument for a name added before, the empty name, and dtypes without a file form.
   absl::Status Add(const std::string& name, const Tensor& tensor);
-  // A tensor of numbers from a source of num_elements * ElementSize bytes. A tensor above may lie in
-  // a GPU's memory; what its compute stream was given by then is what is saved.
+  // A tensor of numbers from a source of num_elements * ElementSize bytes. A tensor above may lie
+  // in a GPU's memory; what its compute stream was given by then is what is saved.
   absl::Status Add(const std::string& name, DType dtype, const TensorShape& shape,
                    ByteSource* source);
   // A part of the tensor `name` of shape `full_shape`; `tensor` has the part's shape. A slice that

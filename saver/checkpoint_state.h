@@ -33,7 +33,8 @@ struct CheckpointNotes {
 };
 
 // The state with relative paths joined to `dir`, and the notes. NotFound without a state file;
-// DataLoss, naming the file, when its crc doesn't match, it can't be parsed, or names no checkpoint.
+// DataLoss, naming the file, when its crc doesn't match, it can't be parsed, or names no
+// checkpoint.
 absl::StatusOr<proto::CheckpointState> GetCheckpointState(
     FileSystem* fs, const std::string& dir, const std::string& latest_filename = kStateFileName,
     CheckpointNotes* notes = nullptr);

@@ -102,10 +102,10 @@ class Estimator {
       const std::function<absl::Status(const std::map<std::string, Tensor>&)>& consume,
       const std::string& checkpoint_path = "");
 
-  // Writes the model for predicting, with the latest checkpoint's values, as a SavedModel into a new
-  // directory of `export_dir_base`, named after the time in seconds since 1970; returns its path.
-  // `example` tells the features' names, dtypes and shapes, the first dimension open. The signature
-  // "serving_default" takes the features and gives the predictions.
+  // Writes the model for predicting, with the latest checkpoint's values, as a SavedModel into a
+  // new directory of `export_dir_base`, named after the time in seconds since 1970; returns its
+  // path. `example` tells the features' names, dtypes and shapes, the first dimension open. The
+  // signature "serving_default" takes the features and gives the predictions.
   absl::StatusOr<std::string> ExportSavedModel(const std::string& export_dir_base,
                                                const Batch& example,
                                                const std::string& checkpoint_path = "");

@@ -17,13 +17,15 @@
 
 namespace ferry {
 
-// From what is in the checkpoint to what is in the graph, as tf.train.init_from_checkpoint takes it:
+// From what is in the checkpoint to what is in the graph, as tf.train.init_from_checkpoint takes
+// it:
 //
 //   "scope/" -> "other/"    every variable below other/ from the same name below scope/; "/" is the
 //                           root, on either side
 //   "name" -> "name2"       one variable, a partitioned one by its whole's name
 //   "name" -> a handle      likewise
-using AssignmentMap = std::vector<std::pair<std::string, std::variant<std::string, VariableHandle>>>;
+using AssignmentMap =
+    std::vector<std::pair<std::string, std::variant<std::string, VariableHandle>>>;
 
 // Replaces what the variables' initializers assign by what RestoreV2 reads, under
 // "checkpoint_initializer"; every initializer and init op that there is does it from then on, and
@@ -31,9 +33,9 @@ using AssignmentMap = std::vector<std::pair<std::string, std::variant<std::strin
 // before a session runs the graph. `checkpoint` is a prefix or a directory, whose latest is taken.
 // Parts of partitioned variables read their slices.
 //
-// All of the map is checked before anything changes. NotFound: a tensor that isn't in the checkpoint,
-// a variable that isn't in the graph; InvalidArgument: shapes or dtypes that differ, a scope mapped
-// to a name.
+// All of the map is checked before anything changes. NotFound: a tensor that isn't in the
+// checkpoint, a variable that isn't in the graph; InvalidArgument: shapes or dtypes that differ, a
+// scope mapped to a name.
 absl::Status InitFromCheckpoint(FileSystem* fs, const std::string& checkpoint,
                                 const AssignmentMap& map, Graph* graph);
 

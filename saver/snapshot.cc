@@ -113,8 +113,8 @@ bool ShadowPool::WarmSome() {
     from = area.base + warm_;
     piece = std::min(area.size - warm_, kHugePage);
   }
-  // Pages become real with the contents that they have, so updates may copy to them meanwhile. Where
-  // the system can't do that, copies pay for it themselves.
+  // Pages become real with the contents that they have, so updates may copy to them meanwhile.
+  // Where the system can't do that, copies pay for it themselves.
 #ifdef MADV_POPULATE_WRITE
   const bool done = madvise(from, piece, MADV_POPULATE_WRITE) == 0;
 #else

@@ -11,12 +11,12 @@
 //                                                     bytes; later Reads come from the shadow
 //
 // So an update waits for a copy of its variable's bytes at most; when the pool is used up, it waits
-// until that variable was read to its end. Addresses stay, nothing is torn. While updates copy, Read
-// leaves the memory's bandwidth to them: for as long as all their copies may take.
+// until that variable was read to its end. Addresses stay, nothing is torn. While updates copy,
+// Read leaves the memory's bandwidth to them: for as long as all their copies may take.
 //
-// On a GPU the same happens in the order of its streams: reads are copies on the to-host stream, the
-// shadow lies in the GPU's memory and is filled on the compute stream, and where one has to come
-// before the other an event says so. The updating thread waits only when the pool is used up.
+// On a GPU the same happens in the order of its streams: reads are copies on the to-host stream,
+// the shadow lies in the GPU's memory and is filled on the compute stream, and where one has to
+// come before the other an event says so. The updating thread waits only when the pool is used up.
 #ifndef FERRY_SAVER_SNAPSHOT_H_
 #define FERRY_SAVER_SNAPSHOT_H_
 
@@ -40,8 +40,8 @@ namespace ferry {
 
 // Memory for the old bytes of variables that are updated while a snapshot is saved: the host's, and
 // that of each GPU with variables. Kept from save to save, and the host's made real between them:
-// writing to fresh pages costs several times as much as the copy. Thread-safe; serves one snapshot at
-// a time.
+// writing to fresh pages costs several times as much as the copy. Thread-safe; serves one snapshot
+// at a time.
 class ShadowPool {
  public:
   // `limit`: bytes of host memory at most, and of each GPU's at most `gpu_limit` (negative: a
@@ -52,12 +52,12 @@ class ShadowPool {
   ShadowPool(const ShadowPool&) = delete;
   ShadowPool& operator=(const ShadowPool&) = delete;
 
-  // Makes `bytes` (at most the limit) of a GPU's memory, or the host's, ready. Without the memory it
-  // stays smaller. The host's takes no time: its pages are real from their first use on, or
+  // Makes `bytes` (at most the limit) of a GPU's memory, or the host's, ready. Without the memory
+  // it stays smaller. The host's takes no time: its pages are real from their first use on, or
   // WarmSome. Whether all are. REQUIRES: nothing allocated.
   bool Reserve(size_t bytes, GpuDevice* gpu = nullptr);
-  // Makes some MiB of what Reserve got on the host real; false when there is nothing more to do. For
-  // a thread that has the time.
+  // Makes some MiB of what Reserve got on the host real; false when there is nothing more to do.
+  // For a thread that has the time.
   bool WarmSome();
   // Memory aligned to kAlignment, or null when the pool is used up.
   char* Allocate(size_t bytes, GpuDevice* gpu = nullptr);

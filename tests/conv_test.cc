@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "kernels/conv_tiles.h"
 #include "runtime/graph/ops.h"
 #include "runtime/session/session.h"
 
@@ -254,19 +255,135 @@ TEST(ConvTest, Attributes) {
 
 // A window with gaps so wide that its padding can't be held is an error, not the end.
 TEST(ConvTest, AbsurdDilation) {
-  Graph graph;
-  const Scope s(&graph);
-  ops::Conv2DAttrs attrs;
-  attrs.dilations = {1, 1 << 30, 1 << 30, 1};
-  const Output y = ops::Conv2D(s, ops::Const(s, ToTensor<float>({1}, {1, 1, 1, 1})),
-                               ops::Const(s, ToTensor<float>(Values(4, 1), {2, 2, 1, 1})),
-                               {1, 1 << 30, 1 << 30, 1}, "SAME", attrs);
-  ASSERT_TRUE(s.status().ok()) << s.status();
-  SessionOptions options;
-  options.device = "cpu";
-  Session session(&graph, options);
-  std::vector<Tensor> out;
-  EXPECT_TRUE(absl::IsResourceExhausted(session.Run({}, {y.name()}, {}, &out)));
+  for (const int64_t wide : {int64_t{1} << 30, int64_t{1} << 32, int64_t{1} << 50}) {
+    Graph graph;
+    const Scope s(&graph);
+    ops::Conv2DAttrs attrs;
+    attrs.dilations = {1, wide, wide, 1};
+    const Output x = ops::Const(s, ToTensor<float>({1}, {1, 1, 1, 1}));
+    const Output filter = ops::Const(s, ToTensor<float>(Values(4, 1), {2, 2, 1, 1}));
+    const std::vector<int64_t> strides = {1, wide, wide, 1};
+    const Output y = ops::Conv2D(s, x, filter, strides, "SAME", attrs);
+    const Output grad = NodeBuilder(s, "Conv2DBackpropFilter")
+                            .Input(x)
+                            .Input(ops::ConstVector<int32_t>(s, {2, 2, 1, 1}))
+                            .Input(x)
+                            .Attr("strides", strides)
+                            .Attr("padding", std::string("SAME"))
+                            .Attr("dilations", attrs.dilations)
+                            .BuildOutput();
+    ASSERT_TRUE(s.status().ok()) << s.status();
+    SessionOptions options;
+    options.device = "cpu";
+    Session session(&graph, options);
+    std::vector<Tensor> out;
+    for (const Output& o : {y, grad}) {
+      const absl::Status status = session.Run({}, {o.name()}, {}, &out);
+      EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+    }
+  }
+}
+
+// Strides beyond the image: one window, whose size alone says what the work is.
+TEST(ConvTest, AbsurdStride) {
+  constexpr int64_t kSide = 1500, kDepth = 2;
+  for (const int64_t stride : {kSide - 1, kSide, int64_t{1} << 40, int64_t{1} << 50}) {
+    Graph graph;
+    const Scope s(&graph);
+    const int64_t out = stride < kSide ? 2 : 1;
+    const Output filter = ops::Const(s, ToTensor<float>(Values(4 * kDepth, 1), {2, 2, kDepth, 1}));
+    const Output dy = ops::Const(s, ToTensor<float>(Values(out * out, 2), {1, out, out, 1}));
+    const auto node = [&](const char* op, const Output& a, const Output& b, const Output& c) {
+      NodeBuilder builder(s, op);
+      builder.Input(a).Input(b);
+      if (c.node) builder.Input(c);
+      return builder.Attr("strides", std::vector<int64_t>{1, stride, stride, 1})
+          .Attr("padding", std::string("SAME"))
+          .BuildOutput();
+    };
+    const Output dx = node("Conv2DBackpropInput",
+                           ops::ConstVector<int32_t>(s, {1, kSide, kSide, kDepth}), filter, dy);
+    // <dx, x> = <dy, y> for any x, since both are what the filter makes of x and dy.
+    const Output x = ops::Const(
+        s, ToTensor<float>(Values(kSide * kSide * kDepth, 3), {1, kSide, kSide, kDepth}));
+    const Output y = node("Conv2D", x, filter, {});
+    const Output dw =
+        node("Conv2DBackpropFilter", x, ops::ConstVector<int32_t>(s, {2, 2, kDepth, 1}), dy);
+    const Output products[] = {ops::ReduceSum(s, ops::Mul(s, dx, x)),
+                               ops::ReduceSum(s, ops::Mul(s, dy, y)),
+                               ops::ReduceSum(s, ops::Mul(s, dw, filter))};
+    ASSERT_TRUE(s.status().ok()) << s.status();
+    SessionOptions options;
+    options.device = "cpu";
+    Session session(&graph, options);
+    std::vector<Tensor> sums;
+    const absl::Status status =
+        session.Run({}, {products[0].name(), products[1].name(), products[2].name()}, {}, &sums);
+    ASSERT_TRUE(status.ok()) << status;
+    EXPECT_NE(sums[1].scalar<float>(), 0);
+    EXPECT_EQ(sums[0].scalar<float>(), sums[1].scalar<float>()) << stride;
+    EXPECT_EQ(sums[2].scalar<float>(), sums[1].scalar<float>()) << stride;
+  }
+}
+
+// The tiles for any processor, which the others' users never run, and those for this one.
+template <typename T>
+void CheckTiles(const ConvTiles<T>& tiles) {
+  constexpr int64_t kStep = 5, kTaps = 7, kWidth = 3;
+  const std::vector<Run> runs = {{0, 3}, {11, 4}};
+  const auto values = [](int64_t n, uint32_t seed) {
+    std::vector<T> v;
+    for (const double d : Values(n, seed)) v.push_back(static_cast<T>(static_cast<int>(d * 16)));
+    return v;
+  };
+  const std::vector<T> a = values(200, 1), b = values(kTaps * kPanel<T> * 2, 2);
+  for (int p = 1; p <= tiles.panels; ++p) {
+    const int64_t columns = p * kPanel<T>;
+    const auto panel = [&](int64_t k, int64_t c) {
+      return b[static_cast<size_t>((c / kPanel<T> * kTaps + k) * kPanel<T> + c % kPanel<T>)];
+    };
+    for (int r = 1; r <= tiles.rows; ++r) {
+      std::vector<T> out(static_cast<size_t>(r * (columns + 1)), T(9)), wanted = out;
+      tiles.gather[p - 1][r - 1](a.data(), kStep, runs.data(), 2, b.data(), kTaps * kPanel<T>,
+                                 out.data(), columns + 1);
+      for (int64_t i = 0; i < r; ++i) {
+        for (int64_t c = 0; c < columns; ++c) {
+          T sum = 0;
+          int64_t k = 0;
+          for (const Run& run : runs) {
+            for (int64_t j = 0; j < run.length; ++j, ++k) {
+              sum += a[static_cast<size_t>(i * kStep + run.offset + j)] * panel(k, c);
+            }
+          }
+          wanted[static_cast<size_t>(i * (columns + 1) + c)] = sum;
+        }
+      }
+      EXPECT_EQ(out, wanted) << r << " rows, " << p << " panels";
+      // Over 2 x 3 positions, added to what is there.
+      std::vector<T> sums(static_cast<size_t>(p * (r + 1) * kPanel<T>), T(9)), expected = sums;
+      tiles.spread[p - 1][r - 1](a.data(), 40, kStep, 2, kWidth, b.data(), kTaps * kPanel<T>,
+                                 sums.data(), (r + 1) * kPanel<T>);
+      for (int64_t c = 0; c < columns; ++c) {
+        for (int64_t i = 0; i < r; ++i) {
+          T& sum = expected[static_cast<size_t>((c / kPanel<T> * (r + 1) + i) * kPanel<T> +
+                                                c % kPanel<T>)];
+          for (int64_t k = 0; k < 2 * kWidth; ++k) {
+            sum += a[static_cast<size_t>(k / kWidth * 40 + k % kWidth * kStep + i)] * panel(k, c);
+          }
+        }
+      }
+      EXPECT_EQ(sums, expected) << r << " rows, " << p << " panels";
+    }
+  }
+}
+
+TEST(ConvTest, TilesOfEverySize) {
+  CheckTiles(PlainConvTiles<float>());
+  CheckTiles(PlainConvTiles<double>());
+  CheckTiles(PlainConvTiles<uint32_t>());
+  CheckTiles(BestConvTiles<float>());
+  CheckTiles(BestConvTiles<double>());
+  CheckTiles(BestConvTiles<uint32_t>());
 }
 
 }  // namespace

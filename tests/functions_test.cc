@@ -151,7 +151,8 @@ TEST_F(FunctionsTest, Explosion) {
   }
   absl::StrAppend(&text, Function("f60", Neg("n", "x"), "n:y:0"));
   const absl::Time start = absl::Now();
-  ExpectError(absl::StrCat(kInput, Call("c", "in", "f0")), text, absl::StatusCode::kResourceExhausted, "come to more than");
+  ExpectError(absl::StrCat(kInput, Call("c", "in", "f0")), text,
+              absl::StatusCode::kResourceExhausted, "come to more than");
   EXPECT_LT(absl::Now() - start, absl::Seconds(120));
 }
 
@@ -164,7 +165,8 @@ TEST_F(FunctionsTest, NestedTooDeep) {
                                     "a:output:0"));
   }
   absl::StrAppend(&text, Function("f300", Neg("n", "x"), "n:y:0"));
-  ExpectError(absl::StrCat(kInput, Call("c", "in", "f0")), text, absl::StatusCode::kInvalidArgument, "nested deeper than");
+  ExpectError(absl::StrCat(kInput, Call("c", "in", "f0")), text, absl::StatusCode::kInvalidArgument,
+              "nested deeper than");
 }
 
 TEST_F(FunctionsTest, NotInTheLibrary) {
@@ -217,13 +219,63 @@ TEST_F(FunctionsTest, UnknownOpsMatterOnlyWhereTheyAreNeeded) {
   EXPECT_EQ(Run("d").value_or(0), -2);
 }
 
+// What is in a call begins when all that goes into it is there, control inputs too: a read of a
+// variable within it sees what was written before.
+TEST_F(FunctionsTest, CallsWaitAsAWhole) {
+  const std::string type = "attr { key: 'dtype' value { type: DT_FLOAT } } ";
+  const std::string read = absl::StrCat(
+      "function { signature { name: 'read' input_arg { name: 'h' type: DT_RESOURCE } ",
+      "input_arg { name: 'x' type: DT_FLOAT } ", "output_arg { name: 'y' type: DT_FLOAT } } ",
+      Body("r", "ReadVariableOp", {"h"}, type),
+      Body("m", "Mul", {"r:value:0", "x"}, absl::StrCat("attr { ", kFloats, " }")),
+      " ret { key: 'y' value: 'm:z:0' } } ");
+  const std::string types =
+      "attr { key: 'Tin' value { list { type: DT_RESOURCE type: DT_FLOAT } } } "
+      "attr { key: 'Tout' value { list { type: DT_FLOAT } } } ";
+  const auto function = [](const std::string& key) {
+    return absl::StrCat("attr { key: '", key, "' value { func { name: 'read' } } } ");
+  };
+  const auto call = [&](const std::string& name, const std::string& x, const std::string& after) {
+    return absl::StrCat("node { name: '", name, "' op: 'StatefulPartitionedCall' input: 'v' ",
+                        "input: '", x, "' ", after, types, function("f"), " } ");
+  };
+  ASSERT_TRUE(
+      Load(
+          absl::StrCat(
+              kInput, "node { name: 'v' op: 'VarHandleOp' ", type,
+              "attr { key: 'shape' value { shape {} } } ",
+              "attr { key: 'shared_name' value { s: 'v' } } } ",
+              "node { name: 'init' op: 'AssignVariableOp' input: 'v' input: 'in' ", type, "} ",
+              "node { name: 'add' op: 'AssignAddVariableOp' input: 'v' input: 'in' ", type, "} ",
+              call("controlled", "in", "input: '^add' "),
+              // Not of its values, but of one of its inputs.
+              "node { name: 'later' op: 'Identity' input: 'in' input: '^add' attr { ", kFloats,
+              " } } ", call("fed", "later", ""),
+              "node { name: 'p' op: 'Const' attr { key: 'dtype' value { type: DT_BOOL } } ",
+              "attr { key: 'value' value { tensor { dtype: DT_BOOL tensor_shape {} bool_val: true ",
+              "} } } } node { name: 'if' op: 'If' input: 'p' input: 'v' input: 'in' input: '^add' ",
+              types, "attr { key: 'Tcond' value { type: DT_BOOL } } ", function("then_branch"),
+              function("else_branch"), "} ",
+              "node { name: 'if_fed' op: 'If' input: 'p' input: 'v' input: 'later' ", types,
+              "attr { key: 'Tcond' value { type: DT_BOOL } } ", function("then_branch"),
+              function("else_branch"), "} "),
+          read)
+          .ok());
+  for (const std::string fetch : {"controlled", "fed", "if", "if_fed"}) {
+    ASSERT_TRUE(session->Run({{"in", Tensor::Scalar<float>(2)}}, {}, {"init"}, nullptr).ok());
+    const absl::StatusOr<float> y = Run(fetch);
+    ASSERT_TRUE(y.ok()) << fetch << ": " << y.status();
+    EXPECT_EQ(*y, (2 + 2) * 2) << fetch;
+  }
+}
+
 TEST_F(FunctionsTest, WrongNumbersOfArguments) {
-  ExpectError(absl::StrCat(kInput,
-                           "node { name: 'c' op: 'PartitionedCall' attr { key: 'Tin' value { list {} } }",
-                           " attr { key: 'Tout' value { list { type: DT_FLOAT } } }",
-                           " attr { key: 'f' value { func { name: 'f' } } } } "),
-              Function("f", Neg("n", "x"), "n:y:0"),
-              absl::StatusCode::kInvalidArgument, "arguments");
+  ExpectError(
+      absl::StrCat(kInput,
+                   "node { name: 'c' op: 'PartitionedCall' attr { key: 'Tin' value { list {} } }",
+                   " attr { key: 'Tout' value { list { type: DT_FLOAT } } }",
+                   " attr { key: 'f' value { func { name: 'f' } } } } "),
+      Function("f", Neg("n", "x"), "n:y:0"), absl::StatusCode::kInvalidArgument, "arguments");
 }
 
 }  // namespace

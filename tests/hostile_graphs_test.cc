@@ -348,8 +348,8 @@ absl::StatusOr<Tensor> RunGraph(const proto::GraphDef& def, const std::string& f
   return out[0];
 }
 
-// Runs the graph of a size, which must give a float that `expected` tells, and again with four times
-// that size, in time that grows with it.
+// Runs the graph of a size, which must give a float that `expected` tells, and again with four
+// times that size, in time that grows with it.
 void ExpectLinear(int size, const std::function<void(int, GraphMaker*)>& make,
                   const std::function<float(int)>& expected) {
   double seconds[2] = {0, 0};
@@ -763,7 +763,8 @@ TEST(HostileGraphsTest, HandlesOfVariablesOfAnotherType) {
       g.Const("rows", at);
       g.Const("places", at.WithShape(TensorShape({kSize, 1})));
       g.Const("yes", Tensor::Scalar<bool>(true));
-      g.Add("v", "VarHandleOp", {}, {"dtype: type: DT_FLOAT", "shape: shape { dim { size: 1000 } }"});
+      g.Add("v", "VarHandleOp", {},
+            {"dtype: type: DT_FLOAT", "shape: shape { dim { size: 1000 } }"});
       g.Add("assigned", "AssignVariableOp", {"v", "zeros"}, {"dtype: type: DT_FLOAT"});
       g.Add("sides", "Switch", {"v", "yes"}, {"T: type: DT_RESOURCE"});
       g.Add("either", "Merge", {"sides:0", "sides:1"}, {"T: type: DT_RESOURCE", "N: i: 2"});

@@ -1,5 +1,5 @@
 // What plans make of graphs before they run them: what is left out, computed once, computed
-// together; and that results, errors and orders are those of the graph.
+// together; and that results and orders are those of the graph, and errors those of what runs.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -220,10 +220,13 @@ TEST(PlanPreparationTest, KeepsConstantsThatDoMore) {
   Node* const init = ops::Assign(root, v, ops::Const<float>(root, 1)).node;
   const Scope later =
       root.WithControlDependencies({ops::AssignAdd(root, v, ops::Const<float>(root, 10)).node});
-  const Output ordered[] = {ops::Mul(root, x, ops::Const<float>(later, 1)),
-                            ops::Sub(root, x, ops::Const<float>(later, 0)),
-                            ops::Reshape(root, x, ops::ConstVector<int32_t>(later, {2})),
-                            ops::Shape(root, ops::Identity(later, x))};
+  const Output ordered[] = {
+      ops::Mul(root, x, ops::Const<float>(later, 1)),
+      ops::Sub(root, x, ops::Const<float>(later, 0)),
+      ops::Reshape(root, x, ops::ConstVector<int32_t>(later, {2})),
+      ops::Shape(root, ops::Identity(later, x)),
+      ops::Shape(root, ops::Identity(root.WithControlDependencies({ops::NoOp(later)}), x)),
+      ops::Shape(root, ops::AssignAdd(root, v, ops::Const<float>(root, 10)))};
   const auto sides = ops::Switch(root, p, p);
   const Output on = ops::Identity(root, sides.output_true);
   const Output off = ops::Identity(root, sides.output_false);

@@ -72,7 +72,7 @@ TEST(PrintTest, AppendsToFiles) {
   }
   EXPECT_EQ(*ReadFile(FileSystem::Posix(), dir + "/log"), "line;line;");
   EXPECT_THAT(std::string(session.Run({}, std::vector<Output>(), {nowhere}, nullptr).message()),
-              HasSubstr("can't append to '" + dir + "/none/log'"));
+              HasSubstr("open for writing '" + dir + "/none/log'"));
   EXPECT_THAT(std::string(session.Run({}, std::vector<Output>(), {unknown}, nullptr).message()),
               HasSubstr("Unknown output stream: printer"));
 }

@@ -125,9 +125,10 @@ TEST_F(ResourceVariableTest, AssignsAndUpdates) {
         NodeBuilder(root, op).Input(v.ref).Input(indices).Input(vector({5, 6, 7})).Build();
     ASSERT_OK(RunTarget(n));
     const std::vector<float> now = Fetch(v.read);
-    const std::vector<float> expected = absl::EndsWith(op, "Add")      ? std::vector<float>{8, 2, 14}
-                                        : absl::EndsWith(op, "Update") ? std::vector<float>{6, 2, 7}
-                                                                       : std::vector<float>{0, 2, -5};
+    const std::vector<float> expected = absl::EndsWith(op, "Add") ? std::vector<float>{8, 2, 14}
+                                        : absl::EndsWith(op, "Update")
+                                            ? std::vector<float>{6, 2, 7}
+                                            : std::vector<float>{0, 2, -5};
     EXPECT_EQ(now, expected) << op;
   }
   const Output gathered = NodeBuilder(root, "ResourceGather")

@@ -96,8 +96,8 @@ TEST_F(WhileTest, RepeatsWhatIsFed) {
       Repeat("f", n, {x}, [&](const Values& v) { return Values{ops::AddV2(root, v[1], v[1])}; });
   for (const int32_t times : {3, 0, 1, 10}) {
     std::vector<Tensor> got;
-    ASSERT_TRUE(Run({{n, Tensor::Scalar<int32_t>(times)}, {x, Tensor::Of<float>({1, 3})}}, out, &got)
-                    .ok());
+    ASSERT_TRUE(
+        Run({{n, Tensor::Scalar<int32_t>(times)}, {x, Tensor::Of<float>({1, 3})}}, out, &got).ok());
     EXPECT_EQ(got[0].scalar<int32_t>(), times);
     EXPECT_EQ(got[1].data<float>()[1], static_cast<float>(3 * (1 << times)));
   }
@@ -163,8 +163,10 @@ TEST_F(WhileTest, StepsAtTheEnd) {
                            .Attr("is_constant", true)
                            .BuildOutput();
     const Output one = Enter(root, ops::Const<float>(root, 1), "f", true);
-    Node* const count =
-        NodeBuilder(root.WithControlDependencies({sides}), "AssignAdd").Input(ref).Input(one).Build();
+    Node* const count = NodeBuilder(root.WithControlDependencies({sides}), "AssignAdd")
+                            .Input(ref)
+                            .Input(one)
+                            .Build();
     const Output end =
         ops::Identity(root.WithControlDependencies({count}), Output(sides, 0));
     last = One(root, "Exit", end);
@@ -222,7 +224,9 @@ TEST_F(WhileTest, ReadsAreValues) {
                                 .Attr("dtype", DType::kFloat)
                                 .BuildOutput();
         // The old value of the variable goes on, which is 3 times as large in the end.
-        Node* const write = assign(entered, ops::Mul(root, read, Enter(root, ops::Const<float>(root, 3), "f", true)), nullptr);
+        Node* const write = assign(
+            entered, ops::Mul(root, read, Enter(root, ops::Const<float>(root, 3), "f", true)),
+            nullptr);
         return Values{ops::Identity(root.WithControlDependencies({write}), read)};
       });
   ASSERT_TRUE(root.ok()) << root.status();
@@ -304,7 +308,9 @@ TEST_F(WhileTest, FetchedValuesAreTheCallers) {
 // Bodies of all kinds give what they give when they are computed step by step.
 TEST_F(WhileTest, RandomBodies) {
   std::mt19937 random(7);
-  const auto below = [&](size_t n) { return std::uniform_int_distribution<size_t>(0, n - 1)(random); };
+  const auto below = [&](size_t n) {
+    return std::uniform_int_distribution<size_t>(0, n - 1)(random);
+  };
   for (int round = 0; round < 60; ++round) {
     Graph g;
     Scope s(&g);
@@ -382,8 +388,9 @@ TEST_F(WhileTest, RandomBodies) {
           const Row a = values[op.a], b = values[op.b];
           values.push_back(op.kind == 0   ? negated(a)
                            : op.kind == 1 ? map(a, b, [](float x, float y) { return x + y; })
-                           : op.kind == 2 ? a
-                                          : map(a, b, [](float x, float y) { return std::max(x, y); }));
+                           : op.kind == 2
+                               ? a
+                               : map(a, b, [](float x, float y) { return std::max(x, y); }));
         }
         for (size_t i = 0; i < variables; ++i) state[i] = values[next[i]];
       }
@@ -453,7 +460,8 @@ TEST_F(BadLoopTest, MergeOfOtherInputs) {
   const Output merge =
       NodeBuilder(root, "Merge").Input(Values{entered, entered, entered}).BuildOutput();
   ASSERT_TRUE(graph.UpdateInput(merge.node, 1, One(root, "NextIteration", merge)).ok());
-  ExpectError(Fetch(One(root, "Exit", merge)), "its inputs must be one Enter and one NextIteration");
+  ExpectError(Fetch(One(root, "Exit", merge)),
+              "its inputs must be one Enter and one NextIteration");
 }
 
 TEST_F(BadLoopTest, ExitOfTheBody) {
@@ -538,11 +546,11 @@ TEST_F(BadLoopTest, NextIterationElsewhere) {
 }
 
 TEST_F(BadLoopTest, DeadNextValue) {
-  const Values out = Repeat("f", ops::Const<int32_t>(root, 2), {ops::Const<float>(root, 0)},
-                            [&](const Values& v) {
-                              const Output no = Enter(root, ops::Const<bool>(root, false), "f", true);
-                              return Values{ops::Switch(root, v[1], no).output_true};
-                            });
+  const Values out =
+      Repeat("f", ops::Const<int32_t>(root, 2), {ops::Const<float>(root, 0)}, [&](const Values& v) {
+        const Output no = Enter(root, ops::Const<bool>(root, false), "f", true);
+        return Values{ops::Switch(root, v[1], no).output_true};
+      });
   ExpectError(Fetch(out[1]), "not taken");
 }
 

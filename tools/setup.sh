@@ -4,7 +4,7 @@
 set -euo pipefail
 
 packages=(bazel-bootstrap g++ python3
-  libabsl-dev libbenchmark-dev libcli11-dev libeigen3-dev libfmt-dev libgmock-dev libgtest-dev
+  libabsl-dev libcli11-dev libeigen3-dev libfmt-dev libgmock-dev libgtest-dev
   libisal-dev libleveldb-dev libopenblas-dev libprotobuf-dev libre2-dev liburing-dev nlohmann-json3-dev
   protobuf-compiler zlib1g-dev graphviz)
 [[ $(uname -m) == x86_64 ]] && packages+=(libdnnl-dev)

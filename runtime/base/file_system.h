@@ -95,8 +95,8 @@ class FileSystem {
   virtual ~FileSystem() = default;
   static FileSystem* Posix();  // One for the process.
 
-  // Creates the file, or empties it. Like the two below, FailedPrecondition for a pipe, whose opening
-  // might wait for ever.
+  // Creates the file, or empties it. Like the two below, FailedPrecondition for a pipe, whose
+  // opening might wait for ever.
   virtual absl::StatusOr<std::unique_ptr<WritableFile>> NewWritableFile(
       const std::string& path) = 0;
   // Opens at the end, creating the file if there is none.

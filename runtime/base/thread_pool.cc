@@ -134,7 +134,9 @@ void ThreadPool::ParallelFor(int64_t total, int64_t grain,
   if (total <= 0) return;
   if (total <= grain) return fn(0, total);
   if (rep_->workers.empty()) {
-    for (int64_t begin = 0; begin < total; begin += grain) fn(begin, std::min(total, begin + grain));
+    for (int64_t begin = 0; begin < total; begin += grain) {
+      fn(begin, std::min(total, begin + grain));
+    }
     return;
   }
   auto loop = std::make_shared<Loop>(total, grain, fn);

@@ -106,9 +106,9 @@ absl::StatusOr<Frames> Frames::Find(const absl::flat_hash_set<Node*>& needed,
     absl::Status status;
     const auto from = [&](const Node* p, int lies) {
       if (f >= 0 && f != lies && status.ok()) {
-        status = InvalidArgument("The ", Describe(n), " has inputs from different frames. The input '",
-                                 p->name(), "' is ", called(lies), ", the input '",
-                                 witness->name(), "' is ", called(f));
+        status = InvalidArgument(
+            "The ", Describe(n), " has inputs from different frames. The input '", p->name(),
+            "' is ", called(lies), ", the input '", witness->name(), "' is ", called(f));
       }
       f = lies;
       witness = p;
@@ -188,9 +188,10 @@ absl::StatusOr<Frames> Frames::Find(const absl::flat_hash_set<Node*>& needed,
         if (IsEnter(in.node)) enter = in.node;
         if (IsNextIteration(in.node)) next = in.node;
       }
-      if (n->num_inputs() != 2 || !enter || fed.contains(n->input(0)) || fed.contains(n->input(1))) {
-        return InvalidArgument(Describe(n),
-                               " closes a loop; its inputs must be one Enter and one NextIteration");
+      if (n->num_inputs() != 2 || !enter || fed.contains(n->input(0)) ||
+          fed.contains(n->input(1))) {
+        return InvalidArgument(
+            Describe(n), " closes a loop; its inputs must be one Enter and one NextIteration");
       }
       if (frames.Of(next) != f) {
         return InvalidArgument(Describe(n), " is ", called(f), ", ", Describe(next),

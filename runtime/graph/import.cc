@@ -17,7 +17,8 @@ namespace ferry {
 namespace {
 
 // So that a few attributes like num_split, or a name like "x:2e9" of an op that isn't registered,
-// can't fill the memory, all nodes together have at most this many outputs, or a few for each input.
+// can't fill the memory, all nodes together have at most this many outputs, or a few for each
+// input.
 constexpr int64_t kMaxOutputs = 1 << 22;
 
 // What one input string of a node of the GraphDef stands for.

@@ -1,5 +1,5 @@
-// Partitioned variables: one variable to the checkpoint, several in the graph, split along one axis,
-// as tf.compat.v1.get_variable makes them with a partitioner.
+// Partitioned variables: one variable to the checkpoint, several in the graph, split along one
+// axis, as tf.compat.v1.get_variable makes them with a partitioner.
 //
 //   PartitionedVariable w = GetPartitionedVariable(s, "w", {5, 3}, DType::kFloat,
 //                                                  FixedSizePartitions({5, 3}, 2));
@@ -36,9 +36,9 @@ std::vector<int> FixedSizePartitions(const TensorShape& shape, int parts, int ax
 
 // `partitions` has a number for each axis, of which at most one is above 1; parts differ in length
 // by at most one, the longer ones first. The initializer makes each part by itself, from the part's
-// shape; the default one draws from the distribution that suits the whole. Options as of GetVariable
-// (reuse too). An error is the scope's status: InvalidArgument for partitions that don't fit the
-// shape.
+// shape; the default one draws from the distribution that suits the whole. Options as of
+// GetVariable (reuse too). An error is the scope's status: InvalidArgument for partitions that
+// don't fit the shape.
 PartitionedVariable GetPartitionedVariable(const Scope& s, const std::string& name,
                                            const TensorShape& shape, DType dtype,
                                            const std::vector<int>& partitions,

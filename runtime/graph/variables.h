@@ -154,9 +154,9 @@ Node* VariablesInitializer(const Scope& s, const std::vector<VariableHandle>& va
 Node* GlobalVariablesInitializer(const Scope& s);
 Node* LocalVariablesInitializer(const Scope& s);
 
-// tf.report_uninitialized_variables: a tensor with the names of those that aren't initialised when it
-// is fetched, under the scope "report_uninitialized_variables". Without a list: the global and local
-// variables.
+// tf.report_uninitialized_variables: a tensor with the names of those that aren't initialised when
+// it is fetched, under the scope "report_uninitialized_variables". Without a list: the global and
+// local variables.
 Output ReportUninitializedVariables(const Scope& s, const std::vector<VariableHandle>& variables);
 Output ReportUninitializedVariables(const Scope& s);
 

@@ -10,11 +10,12 @@
 //       .Gradient([](GradientContext* c) -> absl::Status { … });
 //
 // Specifications are TensorFlow's: "name: type", "name: T", "name: Ref(T)", "name: N * T" (N an
-// int attribute), "name: TList" (a list(type) attribute); attributes "name: kind[ >= n][ = default]"
-// with the kinds string, int, float, bool, type, shape, tensor, func, list(kind), and the sets
-// {a, b} of types or 'strings'; "numbertype" and "realnumbertype" stand for TensorFlow's sets of
-// those names. Defaults are numbers, true, 'strings', types, [lists], and for shapes, tensors and
-// functions a message in text form: "shape: shape = { unknown_rank: true }".
+// int attribute), "name: TList" (a list(type) attribute); attributes
+// "name: kind[ >= n][ = default]" with the kinds string, int, float, bool, type, shape, tensor,
+// func, list(kind), and the sets {a, b} of types or 'strings'; "numbertype" and "realnumbertype"
+// stand for TensorFlow's sets of those names. Defaults are numbers, true, 'strings', types,
+// [lists], and for shapes, tensors and functions a message in text form: "shape: shape = {
+// unknown_rank: true }".
 #ifndef FERRY_RUNTIME_OP_OP_DEF_H_
 #define FERRY_RUNTIME_OP_OP_DEF_H_
 
@@ -85,9 +86,9 @@ const OpInfo* FindOp(absl::string_view name);
 std::vector<const OpInfo*> AllOps();  // By name.
 
 // Adds the defaults of attributes that `attrs` lacks, and checks all against the definition:
-// kinds, allowed sets, minimums. InvalidArgument names the op and the attribute. Attributes that the
-// definition doesn't have pass unchecked: those whose names begin with '_', and those that a newer
-// TensorFlow gave the op.
+// kinds, allowed sets, minimums. InvalidArgument names the op and the attribute. Attributes that
+// the definition doesn't have pass unchecked: those whose names begin with '_', and those that a
+// newer TensorFlow gave the op.
 absl::Status CompleteAttrs(const proto::OpDef& def, AttrMap* attrs);
 
 // The dtypes of a node's inputs and outputs (references as such) under complete attributes.

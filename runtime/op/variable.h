@@ -29,8 +29,8 @@ namespace ferry {
 
 class Variable;
 
-// Whether a value of this type stands for a variable: a reference (VariableV2), or a resource handle
-// (VarHandleOp). Both are the same to kernels: KernelContext::variable(i).
+// Whether a value of this type stands for a variable: a reference (VariableV2), or a resource
+// handle (VarHandleOp). Both are the same to kernels: KernelContext::variable(i).
 inline bool HoldsVariable(DType t) { return IsRef(t) || t == DType::kResource; }
 
 // The name under which a VariableStore holds the variable of a VariableV2 node: its shared_name, or
@@ -39,8 +39,9 @@ absl::StatusOr<std::string> StoredName(const AttrMap& attrs, const std::string& 
 
 // Told before a marked variable's bytes change. Called with the variable's mutex held, from the
 // updating thread; when it returns, the old bytes are no longer needed. Unmarks by itself
-// (Variable::set_update_hook(nullptr)) when it needs no more calls. On a GPU the update is work that
-// the caller enqueues on the compute stream after the call; the hook enqueues what must come first.
+// (Variable::set_update_hook(nullptr)) when it needs no more calls. On a GPU the update is work
+// that the caller enqueues on the compute stream after the call; the hook enqueues what must come
+// first.
 class UpdateHook {
  public:
   virtual ~UpdateHook() = default;

@@ -52,8 +52,8 @@ bool MayCallFunctions(const Node* n) {
          (!n->info() && n->graph()->mutable_library()->function_size() > 0);
 }
 
-// One call of LoweredGraph::Add: works on GraphDefs, which are imported in the end. Names of tensors
-// are those of the graph that is made ("node:1").
+// One call of LoweredGraph::Add: works on GraphDefs, which are imported in the end. Names of
+// tensors are those of the graph that is made ("node:1").
 class FunctionLowering {
  public:
   FunctionLowering(Graph* from, Graph* to, LoweredGraph::Size* made)
@@ -82,10 +82,10 @@ class FunctionLowering {
     return !to_->FindNode(name) && names_.insert(name).second ? name : Unique(name);
   }
 
-  // Adds what `call` (its inputs are named as in the graph that is made) does, and a node of its name
-  // that comes after all of it. *outputs: the tensors that its outputs become. `gate`: a control
-  // input for nodes without inputs, which makes them part of the branch or loop that the call is in;
-  // "" for none. (The inputs of the other ops see to that.)
+  // Adds what `call` (its inputs are named as in the graph that is made) does, and a node of its
+  // name that comes after all of it. *outputs: the tensors that its outputs become. `gate`: a
+  // control input for nodes without inputs, which makes them part of the branch or loop that the
+  // call is in, and for those with effects; "" for none. (The inputs of the others see to that.)
   absl::Status Lower(const proto::NodeDef& call, const std::string& gate,
                      std::vector<std::string>* outputs) {
     switch (KindOf(call.op())) {
@@ -107,8 +107,9 @@ class FunctionLowering {
 
   absl::StatusOr<proto::NodeDef*> AddNode(const std::string& name, const std::string& op) {
     if (++made_->nodes > kMaxNodes) {
-      return ResourceExhausted("node '", name, "': the functions that are called come to more than ",
-                               kMaxNodes, " nodes");
+      return ResourceExhausted("node '", name,
+                               "': the functions that are called come to more than ", kMaxNodes,
+                               " nodes");
     }
     FERRY_RETURN_IF_ERROR(Grow(name, static_cast<int64_t>(name.size())));
     proto::NodeDef* n = def_.add_node();
@@ -219,7 +220,8 @@ class FunctionLowering {
     const proto::FunctionDef* def = nullptr;
     absl::flat_hash_map<std::string, const proto::NodeDef*> by_name;
     std::set<std::string> effects;             // See Effects.
-    std::vector<const proto::NodeDef*> order;  // Those that results and effects need, sources first.
+    std::vector<const proto::NodeDef*>
+        order;  // Those that results and effects need, sources first.
   };
 
   absl::StatusOr<const Function*> Examine(const proto::FunctionDef& f) {
@@ -280,6 +282,12 @@ class FunctionLowering {
     std::map<std::string, std::pair<int, int>> ranges;  // By the output's name: start, count.
   };
 
+  // Whether it matters when the node runs: it may read or write a variable, or print.
+  static bool HasEffects(const proto::NodeDef& n) {
+    const OpInfo* const info = FindOp(n.op());
+    return info == nullptr || info->def.is_stateful() || KindOf(n.op()) != CallKind::kNone;
+  }
+
   absl::StatusOr<Body> InstantiateFound(const Function& function, const Attrs& attrs,
                                         const std::string& prefix,
                                         const std::vector<std::string>& args,
@@ -320,7 +328,8 @@ class FunctionLowering {
       const bool named = range != part.ranges.end();
       if (named) std::tie(start, count) = range->second;
       const size_t names = named ? 2 : 1;
-      if (words.size() > names && (!absl::SimpleAtoi(words[names], &index) || index < 0)) index = -2;
+      if (words.size() > names && (!absl::SimpleAtoi(words[names], &index) || index < 0))
+        index = -2;
       if (words.size() > names + 1 || index < -1 || (named && index >= count)) {
         return InvalidArgument("'", input, "' is no output of its node '", words[0], "'");
       }
@@ -369,11 +378,12 @@ class FunctionLowering {
           continue;
         }
         absl::StatusOr<std::vector<std::string>> tensors = resolve(in);
-        if (!tensors.ok()) return Annotate(tensors.status(), absl::StrCat("node '", n->name(), "'"));
+        if (!tensors.ok())
+          return Annotate(tensors.status(), absl::StrCat("node '", n->name(), "'"));
         FERRY_RETURN_IF_ERROR(AddInputs(*tensors, &node));
       }
       FERRY_RETURN_IF_ERROR(AddInputs(control, &node));
-      if (node.input_size() == 0 && !gate.empty()) node.add_input(gate);
+      if (!gate.empty() && (node.input_size() == 0 || HasEffects(*n))) node.add_input(gate);
       FERRY_RETURN_IF_ERROR(FindRanges(node, &part));
       if (Calls(node)) {
         absl::Status status = Lower(node, gate, &part.outputs);
@@ -497,14 +507,9 @@ class FunctionLowering {
       *function.mutable_attr() = call.attr();
     }
     const std::vector<std::string> args = DataOf(call);
-    // What has no inputs waits, as a call does, until all of the call's are there.
-    std::vector<std::string> before = ControlOf(call);
-    std::set<std::string> seen;
-    for (const std::string& a : args) {
-      if (seen.insert(NodeOf(a)).second) before.push_back(Control(NodeOf(a)));
-    }
+    std::vector<std::string> before = Before(call);
     if (!before.empty()) {
-      if (!gate.empty()) before.push_back(gate);
+      if (!gate.empty() && !absl::c_linear_search(before, gate)) before.push_back(gate);
       FERRY_ASSIGN_OR_RETURN(const std::string begin,
                              AddPassing(absl::StrCat(call.name(), "/begin"), "NoOp", {}, before));
       gate = Control(begin);
@@ -533,6 +538,18 @@ class FunctionLowering {
     return Finish(call, after);
   }
 
+  // What a call waits for as a whole: all that goes into it. What has an effect in it waits for
+  // that even where it takes none of it, and so does what takes nothing.
+  static std::vector<std::string> Before(const proto::NodeDef& call) {
+    std::vector<std::string> before = ControlOf(call);
+    std::set<std::string> seen(before.begin(), before.end());
+    for (const std::string& in : DataOf(call)) {
+      std::string control = Control(NodeOf(in));
+      if (seen.insert(control).second) before.push_back(std::move(control));
+    }
+    return before;
+  }
+
   // The node of the call's own name.
   absl::Status Finish(const proto::NodeDef& call, std::vector<std::string> after) {
     std::sort(after.begin(), after.end());
@@ -550,8 +567,8 @@ class FunctionLowering {
     return node + ":0";
   }
 
-  // One of the functions that an If or a Case chooses among: what its arguments are when it is taken,
-  // and the tensor that is alive then.
+  // One of the functions that an If or a Case chooses among: what its arguments are when it is
+  // taken, and the tensor that is alive then.
   struct Branch {
     proto::NameAttrList function;
     std::string name;
@@ -561,7 +578,8 @@ class FunctionLowering {
 
   // The branch for which the outputs `side` of the Switches are alive.
   absl::StatusOr<Branch> MakeBranch(const proto::NodeDef& call, const proto::NameAttrList& function,
-                                    const std::string& name, const std::vector<std::string>& switches,
+                                    const std::string& name,
+                                    const std::vector<std::string>& switches,
                                     const std::string& decided, int side) {
     Branch b;
     b.function = function;
@@ -578,7 +596,7 @@ class FunctionLowering {
                             const std::vector<proto::AttrValue>& types,
                             std::vector<std::string>* switches, std::string* decided) {
     std::vector<std::string> decision = {pred, pred};
-    for (const std::string& c : ControlOf(call)) decision.push_back(c);
+    for (std::string& c : Before(call)) decision.push_back(std::move(c));
     FERRY_ASSIGN_OR_RETURN(*decided, AddPassing(call.name() + "/decision", "Switch",
                                                 MakeAttr(DType::kBool), decision));
     for (size_t i = 0; i < args.size(); ++i) {
@@ -685,7 +703,8 @@ class FunctionLowering {
                              AddPassing(b.name + "_end", "Identity", boolean, end));
       ends.push_back(ended + ":0");
     }
-    FERRY_ASSIGN_OR_RETURN(const std::string end, AddPassing(name + "/end", "Merge", boolean, ends));
+    FERRY_ASSIGN_OR_RETURN(const std::string end,
+                           AddPassing(name + "/end", "Merge", boolean, ends));
     std::vector<std::string> after = {Control(end)};
     for (size_t i = 0; i < types.size(); ++i) {
       FERRY_ASSIGN_OR_RETURN(std::string merged,

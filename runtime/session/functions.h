@@ -1,8 +1,8 @@
 // Functions: the graphs that newer programs write call functions of the graph's library
-// (PartitionedCall), choose among them (If, Case) and repeat them (While). Before a plan is made, the
-// nodes that it needs are copied to a graph without such ops: a call becomes the function's nodes,
-// an If becomes Switches and Merges, a While a loop of Enter … Exit, so that plans know one way to
-// do each. Internal to the session.
+// (PartitionedCall), choose among them (If, Case) and repeat them (While). Before a plan is made,
+// the nodes that it needs are copied to a graph without such ops: a call becomes the function's
+// nodes, an If becomes Switches and Merges, a While a loop of Enter … Exit, so that plans know one
+// way to do each. Internal to the session.
 #ifndef FERRY_RUNTIME_SESSION_FUNCTIONS_H_
 #define FERRY_RUNTIME_SESSION_FUNCTIONS_H_
 

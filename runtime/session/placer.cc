@@ -129,9 +129,9 @@ void Placer::Decide(Group* group) {
                                             spec->index != asked.index)) {
       // With soft placement the first wish counts, as in TensorFlow.
       if (options_.allow_soft_placement) continue;
-      group->status = InvalidArgument("node '", asker->name(), "' asks for ", asker->device(),
-                                      " and node '", n->name(), "', which has to be beside it, for ",
-                                      n->device());
+      group->status =
+          InvalidArgument("node '", asker->name(), "' asks for ", asker->device(), " and node '",
+                          n->name(), "', which has to be beside it, for ", n->device());
       return;
     }
   }

@@ -626,9 +626,10 @@ absl::Status Plan::Fetch(Frame* frame, std::vector<Tensor>* fetches) const {
     const Slot& slot = frame->slots_[static_cast<size_t>(fetch_slots_[i])];
     const Output& what = signature_.fetches[i];
     if (slot.dead) {
-      return InvalidArgument("fetch ", what.name(),
-                             " does not have value: it lies on the branch of a conditional that was "
-                             "not taken");
+      return InvalidArgument(
+          "fetch ", what.name(),
+          " does not have value: it lies on the branch of a conditional that was "
+          "not taken");
     }
     Tensor* out = &(*fetches)[i];
     absl::Status status;

@@ -10,9 +10,10 @@
 // that reads which no edge orders precede writes; then a depth-first order, so that values are
 // used soon after they are made.
 //
-// Restores: an Assign whose value comes straight from a RestoreV2 only checks the value when its
-// step comes; all such Assigns take effect together when the last of them is done, so that one
-// that fails leaves every variable as it was. Steps that follow one of them come after that.
+// Restores: an Assign whose value comes from a RestoreV2, straight or through Identity and Reshape,
+// only checks the value when its step comes; all such Assigns take effect together when the last of
+// them is done, so that one that fails leaves every variable as it was. Steps that follow one of
+// them come after that.
 //
 // Loops: what TensorFlow calls a frame (Enter … Exit, see runtime/graph/frames.h) is one step,
 // which owns the plan of one iteration: first the steps that come before the loop's condition is

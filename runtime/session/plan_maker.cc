@@ -24,8 +24,8 @@
 namespace ferry {
 namespace {
 
-// Whether the node changes a variable: it takes a reference or a handle, and isn't one of those that
-// only look at it or pass it on.
+// Whether the node changes a variable: it takes a reference or a handle, and isn't one of those
+// that only look at it or pass it on.
 bool WritesVariable(const Node* n) {
   const std::string& op = n->op();
   if (absl::StartsWith(op, "Ref") || op == "IsVariableInitialized") return false;
@@ -67,8 +67,8 @@ bool PassesOn(const Node* n, int i) {
   return (IsSwitch(n) && i == 0) || IsMerge(n) || (n->info() && n->info()->aliases_input == i);
 }
 
-// Whether the node only passes a handle on, as the Switch of a conditional does, or takes handles of
-// other things than variables: stacks and TensorArrays.
+// Whether the node only passes a handle on, as the Switch of a conditional does, or takes handles
+// of other things than variables: stacks and TensorArrays.
 bool PassesHandle(const Node* n) {
   return (n->num_outputs() > 0 && n->output_type(0) == DType::kResource) ||
          absl::StartsWith(n->op(), "Stack") || absl::StartsWith(n->op(), "TensorArray");
@@ -118,7 +118,7 @@ class PlanMaker {
   }
 
  private:
-  // Of the loop `frame` of `outer`'s. `homes`: where the values lie that its Enters take.
+  // Of the loop `frame` of `outer`'s. `entered_from`: the slots there of what its Enters take.
   PlanMaker(const PlanMaker& outer, int frame, std::vector<int> entered_from)
       : graph_(outer.graph_),
         lookup_(outer.lookup_),
@@ -348,9 +348,10 @@ class PlanMaker {
     fixed.insert(plan_->signature_.targets.begin(), plan_->signature_.targets.end());
     absl::flat_hash_map<const Node*, ElementLoop> loops;
     for (Node* n : needed_) {
-      if (IsLoop(n) || n->num_outputs() != 1 || rewiring_->steady(n) || fed_.contains(Output(n, 0)) ||
-          !ControlsOf(n).empty() || !n->output_shape(0).known_rank() ||
-          n->output_shape(0).rank() == 0 || InputsOf(n).empty() || InputsOf(n).size() > 2) {
+      if (IsLoop(n) || n->num_outputs() != 1 || rewiring_->steady(n) ||
+          fed_.contains(Output(n, 0)) || !ControlsOf(n).empty() ||
+          !n->output_shape(0).known_rank() || n->output_shape(0).rank() == 0 ||
+          InputsOf(n).empty() || InputsOf(n).size() > 2) {
         continue;
       }
       const absl::StatusOr<const Plan::NodeKernel*> kernel = lookup_(n);
@@ -518,9 +519,9 @@ class PlanMaker {
     if (loop_ && loop_->condition) FERRY_RETURN_IF_ERROR(FindTurns(followers));
     using Key = std::pair<std::pair<int, int>, Node*>;
     std::priority_queue<Key, std::vector<Key>, std::greater<Key>> ready;
-    // What follows a restoring Assign is held until there is nothing else to do, and the commit with
-    // it: all restores that can be done before are. Other restores needn't wait, since they look at
-    // no variable.
+    // What follows a restoring Assign is held until there is nothing else to do, and the commit
+    // with it: all restores that can be done before are. Other restores needn't wait, since they
+    // look at no variable.
     absl::flat_hash_set<const Node*> after;
     std::vector<Node*> held;
     auto push = [&](Node* n) {
@@ -620,7 +621,8 @@ class PlanMaker {
     }
     if (!any) {
       return InvalidArgument("the loop '", frames_->loop(frame_).name, "' of ",
-                             Describe(loop_->condition), " has no NextIteration that goes to a Merge");
+                             Describe(loop_->condition),
+                             " has no NextIteration that goes to a Merge");
     }
     for (const Node* exit : frames_->loop(frame_).exits) {
       const Output& in = rewiring_->inputs(exit)[0];
@@ -636,8 +638,8 @@ class PlanMaker {
     return absl::OkStatus();
   }
 
-  // How long a value is looked at: until which place in order_, and whether beyond this iteration of
-  // the loop that is planned.
+  // How long a value is looked at: until which place in order_, and whether beyond this iteration
+  // of the loop that is planned.
   struct Use {
     int last = -1;
     bool leaves = false;
@@ -681,8 +683,8 @@ class PlanMaker {
     return uses;
   }
 
-  // Finds the ReadVariableOps that may give out the variable's own memory: those after which nothing
-  // writes the variable while their value may still be looked at.
+  // Finds the ReadVariableOps that may give out the variable's own memory: those after which
+  // nothing writes the variable while their value may still be looked at.
   void FindReads() {
     const auto reads = [](const Node* n) { return n->op() == "ReadVariableOp"; };
     if (absl::c_none_of(order_, reads)) return;
@@ -1465,7 +1467,8 @@ class PlanMaker {
         // Of one that is an input twice, only element-wise kernels read each element before they
         // write it.
         const auto shares = [&](int in) { return Find(in) == static_cast<int>(c); };
-        if (absl::c_count_if(s.inputs, shares) > 1 && s.kernel->element_loop().inputs == 0) continue;
+        if (absl::c_count_if(s.inputs, shares) > 1 && s.kernel->element_loop().inputs == 0)
+          continue;
         s.in_place.push_back(k);
         if (k == 0 && OutputType(s, 0) == DType::kVariant) {
           s.input_ends = true;
@@ -1593,7 +1596,7 @@ class PlanMaker {
     std::vector<Output> inputs;
     std::vector<Node*> control;
   };
-  absl::flat_hash_map<const Node*, Edges> edges_;  // Of units that aren't nodes alone.
+  absl::flat_hash_map<const Node*, Edges> edges_;  // Of units that don't take what their node does.
   absl::flat_hash_map<const Node*, const Kernel*> fused_;
   // Of a loop: the plan around it, in which these slots go to its Enters; what is known of it so
   // far, and where an Enter is in its `enters`; its slots that don't change within an iteration; by

@@ -93,9 +93,9 @@ std::optional<double> ScalarConstant(const Output& o) {
   }
 }
 
-// The input that the node's only output equals, or -1. An operand that is dropped with the node must
-// be a constant in every Run, and nothing that runs on account of an order. `shapes`: whether static
-// shapes are to be believed.
+// The input that the node's only output equals, or -1. An operand that is dropped with the node
+// must be a constant in every Run, and nothing that runs on account of an order. `shapes`: whether
+// static shapes are to be believed.
 int PassesUnchanged(const Node* n, const std::vector<Output>& in,
                     const absl::flat_hash_map<Output, int>& fed, bool shapes) {
   const std::string& op = n->op();
@@ -126,16 +126,14 @@ int PassesUnchanged(const Node* n, const std::vector<Output>& in,
 // Whether the node is there for an error that says something of its input.
 bool ChecksValue(const Node* n) { return n->op() == "CheckNumerics" || n->op() == "EnsureShape"; }
 
-// Whether nothing but its values comes of running the node: no order, no state, no error that says
-// something of the values.
-bool IsQuiet(const Node* n, const absl::flat_hash_set<Node*>& needed) {
+// Whether nothing but its values comes of running the node: no state, no error that says something
+// of the values.
+bool IsQuiet(const Node* n) {
   static const auto* reads = new absl::flat_hash_set<std::string>{
       "Variable", "VariableV2", "VarHandleOp", "ReadVariableOp"};
-  if (n->info() == nullptr || (n->info()->def.is_stateful() && !reads->contains(n->op())) ||
-      ChecksValue(n)) {
-    return false;
-  }
-  return absl::c_none_of(n->control_inputs(), [&](Node* c) { return needed.contains(c); });
+  return n->info() != nullptr && (!n->info()->def.is_stateful() || reads->contains(n->op())) &&
+         !ChecksValue(n) &&
+         absl::c_none_of(n->info()->def.input_arg(), [](const auto& arg) { return arg.is_ref(); });
 }
 
 // What tells the shape of a tensor whose shape is static, or nothing.
@@ -284,18 +282,6 @@ Rewiring::Rewiring(absl::Span<const Output> fetches, absl::Span<Node* const> tar
   absl::flat_hash_set<const Node*> fed_nodes;
   for (const auto& [o, index] : fed) fed_nodes.insert(o.node);
   fixed.insert(fed_nodes.begin(), fed_nodes.end());
-  // Nodes that run whatever the predicates of conditionals are, and in no loop. The shape of
-  // another's output may be known, but whether there is one isn't.
-  const auto is_alive = [&](const Node* n) {
-    return std::all_of(n->inputs().begin(), n->inputs().end(),
-                       [&](const Output& in) {
-                         return fed.contains(in) || (alive_.contains(in.node) &&
-                                                     !absl::EndsWith(in.node->op(), "Switch") &&
-                                                     !absl::EndsWith(in.node->op(), "Enter"));
-                       }) &&
-           std::all_of(n->control_inputs().begin(), n->control_inputs().end(),
-                       [&](const Node* c) { return !needed.contains(c) || alive_.contains(c); });
-  };
   // How many loops nodes lie in, of those that lie in any.
   absl::flat_hash_map<const Node*, int> loops;
   const auto depth_of = [&](const Node* n) {
@@ -309,9 +295,20 @@ Rewiring::Rewiring(absl::Span<const Output> fetches, absl::Span<Node* const> tar
     for (const Node* c : n->control_inputs()) within(c);
     return depth + absl::EndsWith(n->op(), "Enter") - absl::EndsWith(n->op(), "Exit");
   };
+  // Whether a node that lies in no loop runs whatever the predicates of conditionals are. The shape
+  // of another's output may be known, but whether there is one isn't.
+  const auto is_alive = [&](const Node* n) {
+    return absl::c_all_of(n->inputs(),
+                          [&](const Output& in) {
+                            return fed.contains(in) || (alive_.contains(in.node) &&
+                                                        !absl::EndsWith(in.node->op(), "Switch"));
+                          }) &&
+           absl::c_all_of(n->control_inputs(),
+                          [&](const Node* c) { return !needed.contains(c) || alive_.contains(c); });
+  };
   // Of a branch's values, only what takes them tells which are dead.
   const auto is_switched = [](const Output& in) { return absl::EndsWith(in.node->op(), "Switch"); };
-  // Nodes that needn't run when nobody looks at their values.
+  // Nodes of which nothing is lost when neither they nor what they depend on run.
   absl::flat_hash_set<const Node*> quiet;
   const auto is_quiet = [&](const Output& in) {
     return fed.contains(in) || quiet.contains(in.node);
@@ -323,9 +320,16 @@ Rewiring::Rewiring(absl::Span<const Output> fetches, absl::Span<Node* const> tar
   int64_t steady_bytes = 0;
   Expressions expressions;
   for (Node* n : InOrder(fetches, targets, fed, needed)) {
-    if (is_alive(n)) alive_.insert(n);
-    if (const int depth = depth_of(n); depth > 0) loops[n] = depth;
-    if (IsQuiet(n, needed) && absl::c_all_of(n->inputs(), is_quiet)) quiet.insert(n);
+    if (const int depth = depth_of(n); depth > 0) {
+      loops[n] = depth;
+    } else if (is_alive(n)) {
+      alive_.insert(n);
+    }
+    if (IsQuiet(n) && absl::c_all_of(n->inputs(), is_quiet) &&
+        absl::c_all_of(n->control_inputs(),
+                       [&](Node* c) { return !needed.contains(c) || quiet.contains(c); })) {
+      quiet.insert(n);
+    }
     if (!instead_.empty()) {
       std::vector<Output> taken;
       for (const Output& in : n->inputs()) taken.push_back(of(in));

@@ -8,10 +8,12 @@
 //   expendable     what others only wait for, outside of loops: the gradient for the model's input
 //                  is such a node, since tf.gradients makes all of a node's gradients wait for each
 //                  other. Nobody looks at its values, so it isn't run, unless it is in a group
-//                  (NoOp) that is a target; what it would have waited for is waited for.
+//                  (NoOp) that is a target; what it would have waited for is waited for. As in
+//                  TensorFlow, an error that it would have had isn't seen then, and it needs no
+//                  kernel. CheckNumerics and EnsureShape, which are there for an error, do run.
 //
-// Left alone: nodes with side effects or references, nodes that check values, targets, and what is
-// fed; but for being expendable, nodes that others are ordered by.
+// Left alone: nodes with side effects or references, targets, and what is fed; but for being
+// expendable, nodes that others are ordered by.
 #ifndef FERRY_RUNTIME_SESSION_REWIRING_H_
 #define FERRY_RUNTIME_SESSION_REWIRING_H_
 
@@ -49,8 +51,8 @@ class Rewiring {
     auto it = inputs_.find(n);
     return it == inputs_.end() ? n->inputs() : it->second;
   }
-  // The values of all outputs, when they are known without running the node; else null. Its inputs()
-  // are none then.
+  // The values of all outputs, when they are known without running the node; else null. Its
+  // inputs() are none then.
   const std::vector<Tensor>* known(const Node* n) const {
     auto it = known_.find(n);
     return it == known_.end() ? nullptr : &it->second;

@@ -14,7 +14,7 @@ namespace ferry {
 // Bytes of one element; 0 for string, resource, variant and numbers that are no type. int4 and
 // uint4 take the low four bits of one byte each, int2 and uint2 the low two.
 size_t ElementSize(DType t);
-bool IsKnown(DType t);     // One of the enumerators above, or a reference to one.
+bool IsKnown(DType t);     // One of DType's enumerators, or a reference to one.
 bool IsFloating(DType t);  // half, bfloat16, float, double.
 bool IsInteger(DType t);   // int8 to int64 and uint8 to uint64.
 

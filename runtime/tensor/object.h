@@ -29,7 +29,9 @@ absl::StatusOr<Tensor> AllocateObjects(DType dtype, const TensorShape& shape);
 
 // Its elements. REQUIRES: made by AllocateObjects.
 inline ObjectRef* ObjectsOf(Tensor* t) { return static_cast<ObjectRef*>(t->raw()); }
-inline const ObjectRef* ObjectsOf(const Tensor& t) { return static_cast<const ObjectRef*>(t.raw()); }
+inline const ObjectRef* ObjectsOf(const Tensor& t) {
+  return static_cast<const ObjectRef*>(t.raw());
+}
 
 // A scalar tensor that holds the object.
 inline absl::StatusOr<Tensor> MakeObjectTensor(DType dtype, ObjectRef object) {

@@ -117,9 +117,10 @@ std::string Tensor::DebugString(int most) const {
     default: {
       const size_t size = ElementSize(dtype_);
       for (int64_t i = 0; i < n; ++i) {
-        absl::StrAppend(&out, " 0x",
-                        absl::BytesToHexString(absl::string_view(
-                            static_cast<const char*>(data_) + static_cast<size_t>(i) * size, size)));
+        absl::StrAppend(
+            &out, " 0x",
+            absl::BytesToHexString(absl::string_view(
+                static_cast<const char*>(data_) + static_cast<size_t>(i) * size, size)));
       }
     }
   }

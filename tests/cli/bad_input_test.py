@@ -177,7 +177,8 @@ class DamagedFileTest(BadInputTest):
     def test_every_flipped_byte_is_noticed(self):
         folder = self.copy()
         prefix = folder / "model.ckpt-30"
-        files = [pathlib.Path(f"{prefix}.{end}") for end in ("index", "meta", "data-00000-of-00001")]
+        ends = ("index", "meta", "data-00000-of-00001")
+        files = [pathlib.Path(f"{prefix}.{end}") for end in ends]
         files.append(folder / "checkpoint")
         rng = random.Random(_SEED)
         for i in range(2000 if _LONG else 200):

@@ -1,6 +1,6 @@
-"""Gives `ferry run`, `ferry freeze` and `ferry convert` what they are for, and what they must refuse: outputs and
-variables that aren't there, damaged and hostile .safetensors and .npz files, places that can't be
-written.
+"""Gives `ferry run`, `ferry freeze` and `ferry convert` what they are for, and what they must refuse:
+outputs and variables that aren't there, damaged and hostile .safetensors and .npz files, places that
+can't be written.
 """
 
 import json
@@ -237,8 +237,8 @@ class RunTest(ModelTest):
 class FreezeTest(ModelTest):
 
     def freeze(self, output="frozen.pb", **changes):
-        options = {"meta": self.meta, "checkpoint": self.prefix, "output_node_names": "logits/BiasAdd",
-                   "output": self.folder / output, **changes}
+        options = {"meta": self.meta, "checkpoint": self.prefix,
+                   "output_node_names": "logits/BiasAdd", "output": self.folder / output, **changes}
         return ["freeze", *(f"--{key}={value}" for key, value in options.items())]
 
     def test_freezes(self):

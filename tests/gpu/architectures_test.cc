@@ -1,4 +1,5 @@
-// What a cuda_library built for all architectures holds, as its fat binaries in this very program say.
+// What a cuda_library built for all architectures holds, as its fat binaries in this very program
+// say.
 #include <elf.h>
 
 #include <cstring>

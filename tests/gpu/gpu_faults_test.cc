@@ -1,6 +1,6 @@
 // Every CUDA call of a run, a save and a restore fails once, and the device is lost at every piece
-// of work: each time there is a Status, nothing leaks or hangs, the checkpoint from before is whole,
-// and unless the device is lost everything goes on.
+// of work: each time there is a Status, nothing leaks or hangs, the checkpoint from before is
+// whole, and unless the device is lost everything goes on.
 //
 // Each failure has a process of its own, since a lost device stays lost.
 #include <stdlib.h>

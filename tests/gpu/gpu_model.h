@@ -30,7 +30,8 @@ struct GpuModel {
       EXPECT_TRUE(value.ok()) << value.status();
       for (int64_t k = 0; k < sizes[i]; ++k) value->data<float>()[k] = next++;
       names.push_back(absl::StrFormat("v%03d", i));
-      const Output v = ops::VariableV2(s.WithOpName(names.back()), TensorShape({sizes[i]}), DType::kFloat);
+      const Output v =
+          ops::VariableV2(s.WithOpName(names.back()), TensorShape({sizes[i]}), DType::kFloat);
       handles.push_back({v, v, Output()});
       init.push_back(ops::Assign(s, v, ops::Const(s, *value)).node);
       step.push_back(ops::Assign(s, v, ops::AddV2(s, v, ops::Const<float>(s, 1))).node);

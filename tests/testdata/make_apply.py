@@ -255,7 +255,8 @@ def main():
                     attrs = attributes(op, nesterov)
                     name = "%s_%s_r%d%s" % (op, d, len(shape), "_nesterov" if nesterov else "")
                     try:
-                        apply_case(f, name, op, initial(refs, shape, d), values, tol=tolerance(op), **attrs)
+                        apply_case(f, name, op, initial(refs, shape, d), values,
+                                   tol=tolerance(op), **attrs)
                     except NoKernel:
                         f.skipped.append((op, d))
         # Where the gradient has another shape, and a NaN and an infinity in it.

@@ -1,7 +1,7 @@
 """Writes op_cases/functions.pb: small graphs that call functions (PartitionedCall, If, While).
 
-The form is that of case_lib.py, with more nodes under K/ between the inputs and K/op, and the functions
-of all cases in the file's library. Run with the Python of a virtual environment that has
+The form is that of case_lib.py, with more nodes under K/ between the inputs and K/op, and the
+functions of all cases in the file's library. Run with the Python of a virtual environment that has
 tensorflow-cpu 2.21: python make_functions.py
 """
 

@@ -360,7 +360,8 @@ def arrays(f):
         h, flow = make(i[0], element_shape=[None, 3])
         results(write(h, flow, 1, i[1]))
 
-    case("wrong_shape", shape, error=["Could not write to TensorArray index 1", "value shape is [3,2]"])
+    case("wrong_shape", shape,
+         error=["Could not write to TensorArray index 1", "value shape is [3,2]"])
 
     def identical(i):
         h, flow = make(i[0], identical_element_shapes=True)
@@ -438,7 +439,8 @@ def arrays(f):
         g, gflow = raw.TensorArrayGradV3(handle=h, flow_in=flow, source="s")
         results(write(g, write(g, gflow, 1, i[1][0]), 1, i[1]))
 
-    case("gradient_mismatch", gradient_mismatch, error=["Could not aggregate to TensorArray index 1"])
+    case("gradient_mismatch", gradient_mismatch,
+         error=["Could not aggregate to TensorArray index 1"])
 
     def other_source(i):
         h, flow = scattered(i)
@@ -601,7 +603,8 @@ def lists(f):
     case("unset_unknown", lambda i: results(item(reserve(i[0], None), 1, None)),
          error=["Trying to read an uninitialized tensor but element_shape is not fully defined"])
     case("stack_empty", lambda i: results(stacked(reserve(0))))
-    case("negative", lambda i: results(stacked(reserve(-1 * i[0]))), error=["The num_elements to reserve must be a non negative"])
+    case("negative", lambda i: results(stacked(reserve(-1 * i[0]))),
+         error=["The num_elements to reserve must be a non negative"])
 
 
 def main():

@@ -181,7 +181,8 @@ class FreezeTest(ModelsTest):
         with tf.Graph().as_default(), tf.Session() as session:
             v = tf.get_variable("v", initializer=[2.0, 3.0], use_resource=False)
             pred = tf.placeholder(tf.bool, [], name="p")
-            _, true = tf.raw_ops.RefSwitch(data=v._ref(), pred=pred)  # pylint: disable=protected-access
+            ref = v._ref()  # pylint: disable=protected-access
+            _, true = tf.raw_ops.RefSwitch(data=ref, pred=pred)
             tf.identity(true, "out")
             session.run(tf.global_variables_initializer())
             prefix = tf.train.Saver().save(session, self.path("model.ckpt"))

@@ -41,7 +41,7 @@ def program(*arguments, check=True):
 
 
 def build(kind):
-    """The variables in the default graph; the tensors of their values and the arguments of a Saver."""
+    """The variables in the default graph; their values' tensors and the arguments of a Saver."""
     sharded = "s" in kind
     parts = 3 if "c" in kind else max([1] + [int(c) for c in kind if c.isdigit()])
     partitioner = None

@@ -333,7 +333,8 @@ absl::Status ExportedGraphs(const std::vector<std::pair<Tensor, Tensor>>& batche
   auto saver = *ImportMetaGraphFile(fs, "dir/m-100.meta", {}, &graph);
   Session session(&graph);
   FERRY_RETURN_IF_ERROR(saver->Restore(&session, "dir/m-100"));
-  auto step = *session.MakeCallable({.feeds = {"x", "y"}, .fetches = {"loss"}, .targets = {"train"}});
+  auto step =
+      *session.MakeCallable({.feeds = {"x", "y"}, .fetches = {"loss"}, .targets = {"train"}});
   std::vector<Tensor> loss;
   for (const auto& [x, y] : batches) FERRY_RETURN_IF_ERROR(step.Run({x, y}, &loss));
   SaveOptions at;

@@ -167,3 +167,99 @@ def _convnet(folder):
 
 
 SAVED_MODELS.append(SavedModel("module_convnet", _convnet))
+
+
+class _Effects(tf2.Module):
+    """Functions that write and read variables, whose order is that of the calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.v = tf2.Variable(1.0, name="v")
+        self.calls = tf2.Variable(0, name="calls")
+
+    @tf2.function
+    def step(self, x):
+        self.v.assign(self.v * 2.0 + x)
+        self.calls.assign_add(1)
+        return self.v + 0.0
+
+    @tf2.function
+    def read(self, x):
+        return self.v * x
+
+    @tf2.function
+    def branch(self, x):
+        if x > 0.0:
+            self.v.assign_add(x)
+        else:
+            self.v.assign(self.v * 3.0)
+        return self.v * 1.0
+
+    @tf2.function
+    def serve(self, x):
+        x = tf2.reduce_sum(x)
+        results = [self.read(x), self.step(x), self.read(x), self.step(x), self.branch(-x),
+                   self.read(x)]
+        self.v.assign_add(100.0)
+        results += [self.read(x), self.branch(x)]
+        for _ in tf2.range(2):
+            self.step(x)
+        return {"results": tf2.stack(results + [self.read(x)]), "calls": self.calls + 0}
+
+
+def _effects(folder):
+    with dialect(resource=True, control_flow_v2=True):
+        module = _Effects()
+        return _run_signatures(module, folder,
+                               {"serving_default": (module.serve, {"x": np.float32([0.5, 1.5])})})
+
+
+SAVED_MODELS.append(SavedModel("module_effects", _effects))
+
+
+def _ordered_calls(folder):
+    """Calls, conditionals and loops of functions that nothing but control edges orders."""
+    with dialect(resource=True, control_flow_v2=True), tf.Graph().as_default():
+        x = tf.placeholder(tf.float32, [], name="x")
+        positive, index, zero = x > 0.0, tf.cast(x, tf.int32), tf.constant(0)
+        v = tf.get_variable("v", initializer=1.0)
+        outputs, last = {}, []
+
+        def after(name, fn):
+            """Writes, and then calls."""
+            with tf.control_dependencies(last):
+                wrote = tf.assign_add(v, 10.0)
+            with tf.control_dependencies([wrote.op]):
+                outputs[name] = tf.identity(fn())
+            last[:] = [outputs[name].op]
+
+        @tf2.function
+        def read(a):
+            return v.read_value() * a
+
+        @tf2.function
+        def write(a):
+            with tf.control_dependencies([v.assign(v * 2.0 + a)]):
+                return v.read_value()
+
+        after("read", lambda: read(x))
+        after("write", lambda: write(x))
+        after("then", lambda: tf.cond(positive, lambda: x * 2.0, lambda: v.read_value() + x))
+        after("else", lambda: tf.cond(tf.logical_not(positive), lambda: x * 2.0,
+                                      lambda: v.read_value() + x))
+        after("case", lambda: tf.switch_case(index, [lambda: x, lambda: v.read_value() * 2.0,
+                                                     lambda: v.read_value() * 3.0]))
+        after("loop", lambda: tf.while_loop(lambda i, z: i < 2,
+                                            lambda i, z: (i + 1, z + v.read_value()), [zero, x])[1])
+        value = np.float32(-1)
+        with tf.Session() as session:
+            session.run(tf.global_variables_initializer())
+            signature = tf.saved_model.predict_signature_def({"x": x}, outputs)
+            builder = tf.saved_model.Builder(folder)
+            builder.add_meta_graph_and_variables(
+                session, [tf.saved_model.tag_constants.SERVING], {"serving_default": signature})
+            builder.save()
+            return {"serving_default": ({"x": value}, session.run(outputs, {x: value}))}
+
+
+SAVED_MODELS.append(SavedModel("ordered_calls", _ordered_calls))
