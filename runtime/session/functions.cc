@@ -220,8 +220,8 @@ class FunctionLowering {
     const proto::FunctionDef* def = nullptr;
     absl::flat_hash_map<std::string, const proto::NodeDef*> by_name;
     std::set<std::string> effects;             // See Effects.
-    std::vector<const proto::NodeDef*>
-        order;  // Those that results and effects need, sources first.
+    // Those that results and effects need, sources first.
+    std::vector<const proto::NodeDef*> order;
   };
 
   absl::StatusOr<const Function*> Examine(const proto::FunctionDef& f) {
@@ -328,8 +328,9 @@ class FunctionLowering {
       const bool named = range != part.ranges.end();
       if (named) std::tie(start, count) = range->second;
       const size_t names = named ? 2 : 1;
-      if (words.size() > names && (!absl::SimpleAtoi(words[names], &index) || index < 0))
+      if (words.size() > names && (!absl::SimpleAtoi(words[names], &index) || index < 0)) {
         index = -2;
+      }
       if (words.size() > names + 1 || index < -1 || (named && index >= count)) {
         return InvalidArgument("'", input, "' is no output of its node '", words[0], "'");
       }
@@ -378,8 +379,9 @@ class FunctionLowering {
           continue;
         }
         absl::StatusOr<std::vector<std::string>> tensors = resolve(in);
-        if (!tensors.ok())
+        if (!tensors.ok()) {
           return Annotate(tensors.status(), absl::StrCat("node '", n->name(), "'"));
+        }
         FERRY_RETURN_IF_ERROR(AddInputs(*tensors, &node));
       }
       FERRY_RETURN_IF_ERROR(AddInputs(control, &node));

@@ -1467,8 +1467,9 @@ class PlanMaker {
         // Of one that is an input twice, only element-wise kernels read each element before they
         // write it.
         const auto shares = [&](int in) { return Find(in) == static_cast<int>(c); };
-        if (absl::c_count_if(s.inputs, shares) > 1 && s.kernel->element_loop().inputs == 0)
+        if (absl::c_count_if(s.inputs, shares) > 1 && s.kernel->element_loop().inputs == 0) {
           continue;
+        }
         s.in_place.push_back(k);
         if (k == 0 && OutputType(s, 0) == DType::kVariant) {
           s.input_ends = true;
